@@ -1,0 +1,1 @@
+"""The offline side: models and images in, Parquet out. Needs torch; the page does not."""

@@ -1,0 +1,71 @@
+"""`headatlas info`: models, images, tables, rows, bytes, provenance, and what is missing."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import pyarrow as pa
+
+from store import places
+from store.commands.sql import as_table
+from store.reader import Store, open_store
+from store.schema import TABLES
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--store", type=Path, required=True, help="the store's folder")
+
+
+def run(args: argparse.Namespace) -> None:
+    store = open_store(args.store)
+    print(f"{args.store}\n")
+    for section in (_models, _missing, _images, _tables, _provenance):
+        text = section(store)
+        if text:
+            print(text + "\n")
+
+
+def _models(store: Store) -> str:
+    return as_table(store.query(
+        "SELECT m.model, family, layers, heads, grid_h || 'x' || grid_w AS grid, "
+        "image_h || 'x' || image_w AS pixels, prefix_tokens AS prefix, classifier, accuracy, "
+        "engine, parameters, coalesce(done, 0) AS images_done FROM models m LEFT JOIN "
+        "(SELECT model, count(DISTINCT image) AS done FROM head_scores GROUP BY model) "
+        "USING (model) ORDER BY model"))
+
+
+def _missing(store: Store) -> str:
+    parts = len(places.parts_of(store.path))
+    lines = []
+    for model in places.models_of(store.path):
+        left = len(places.missing_parts(store.path, model, "heads"))
+        if left:
+            lines.append(f"incomplete: {model} lacks {left} of {parts} parts; "
+                         "run precompute again with the same --store to finish")
+    return "\n".join(lines)
+
+
+def _images(store: Store) -> str:
+    (row,) = store.query("SELECT count(*) AS images, count(label) AS labelled, "
+                         "count(DISTINCT label) AS labels FROM images").to_pylist()
+    return f"{row['images']} images, {row['labelled']} labelled with {row['labels']} labels"
+
+
+def _tables(store: Store) -> str:
+    rows = []
+    for name, files in store.files.items():
+        (count,) = store.query(f"SELECT count(*) AS n FROM {name}")["n"].to_pylist()
+        rows.append({"table": name, "rows": count, "files": len(files),
+                     "bytes": sum(f.stat().st_size for f in files), "grain": TABLES[name].text})
+    return as_table(pa.Table.from_pylist(rows))
+
+
+def _provenance(store: Store) -> str:
+    rows = store.query("SELECT model, spec, weights_sha256, preprocessing, versions FROM models "
+                       "ORDER BY model").to_pylist()
+    return "\n".join(
+        f"{r['model']}: {r['spec']}\n  weights sha256 {r['weights_sha256']}\n"
+        f"  preprocessing {json.dumps(json.loads(r['preprocessing']))}\n"
+        f"  made with {json.dumps(json.loads(r['versions']))}" for r in rows)

@@ -1,0 +1,125 @@
+"""DuckDB over a store, read-only: the one place that executes SQL.
+
+Statements come from `store.queries` (values only as parameters) or, when a person typed them,
+through `store.sandbox`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from store import places
+from store.errors import StoreError
+from store.schema import TABLES
+
+Params = Sequence[object] | Mapping[str, object]
+
+
+def open_store(path: str | Path) -> Store:
+    """Open a store for reading. Raises StoreError if there is none, or of another format.
+
+    >>> store = open_store("real-atlas")                                      # doctest: +SKIP
+    >>> store.query("SELECT model, layers, heads FROM models").to_pylist()    # doctest: +SKIP
+    """
+    return Store(Path(path))
+
+
+class Store:
+    """A store as it was when opened; `refresh` looks again. Safe to share between threads."""
+
+    def __init__(self, path: Path, settings: dict[str, object] | None = None) -> None:
+        places.check_store(path)
+        self.path = path
+        self._connection = duckdb.connect(config=dict(settings or {}))
+        self._files: dict[str, list[Path]] = {}
+        self.refresh()
+
+    def refresh(self) -> bool:
+        """Bind the tables to the files that are there now; True if any came or went."""
+        files = {name: places.files_of(self.path, name) for name in TABLES}
+        if files == self._files:
+            return False
+        for name, paths in files.items():
+            _bind(self._connection, name, paths)
+        self._files = files
+        return True
+
+    @property
+    def files(self) -> dict[str, list[Path]]:
+        """The Parquet files behind each table."""
+        return dict(self._files)
+
+    def query(self, sql: str, params: Params = ()) -> pa.Table:
+        """The rows of one of our own statements, as an Arrow table."""
+        with self.cursor() as cursor:
+            try:
+                return cursor.sql(sql, params=params).to_arrow_table()
+            except duckdb.Error as error:
+                raise StoreError(f"the store at {self.path} cannot be read: {first_line(error)}"
+                                 ) from error
+
+    @contextmanager
+    def cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A cursor of one's own: a connection shared by threads returns wrong rows."""
+        cursor = self._connection.cursor()
+        try:
+            yield cursor
+        finally:
+            cursor.close()
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def _bind(connection: duckdb.DuckDBPyConnection, name: str, files: list[Path]) -> None:
+    """Make `name` a view of its files, or an empty view of the same columns if there are none."""
+    if files:
+        listed = ", ".join(_literal(unglobbed(file)) for file in files)
+        source = f"read_parquet([{listed}], union_by_name = true, hive_partitioning = false)"
+        select = f"SELECT {_columns(name)} FROM {source}"
+    else:
+        typed = ", ".join(f"NULL::{_sql_type(c.type)} AS \"{c.name}\""
+                          for c in TABLES[name].columns)
+        select = f"SELECT {typed} LIMIT 0"
+    try:
+        connection.execute(f"CREATE OR REPLACE VIEW {name} AS {select}")
+    except duckdb.Error as error:
+        raise StoreError(f"table {name} cannot be read: {first_line(error)}") from error
+
+
+def _columns(name: str) -> str:
+    return ", ".join(f'"{c.name}"' for c in TABLES[name].columns)
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def unglobbed(file: Path) -> str:
+    """The absolute path, written so that DuckDB does not read it as a pattern."""
+    return "".join(f"[{c}]" if c in "*?[" else c for c in str(file.absolute()))
+
+
+_SQL_TYPES = {
+    pa.string(): "VARCHAR", pa.int16(): "SMALLINT", pa.int32(): "INTEGER", pa.int64(): "BIGINT",
+    pa.float32(): "FLOAT", pa.bool_(): "BOOLEAN", pa.binary(): "BLOB",
+}
+
+
+def _sql_type(kind: pa.DataType) -> str:
+    """The DuckDB name of an Arrow type that the schema uses."""
+    if pa.types.is_list(kind):
+        return _sql_type(kind.value_type) + "[]"
+    if pa.types.is_struct(kind):
+        return "STRUCT(" + ", ".join(f'"{f.name}" {_sql_type(f.type)}' for f in kind) + ")"
+    return _SQL_TYPES[kind]
+
+
+def first_line(error: Exception) -> str:
+    """What DuckDB says, without its drawing of the statement."""
+    return str(error).strip().splitlines()[0]

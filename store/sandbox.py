@@ -1,0 +1,107 @@
+"""The read-only SQL door: what a person typed, run on a locked-down connection.
+
+A statement that DuckDB types SELECT can still write files (a COPY inside a WITH), so its type is
+not enough. Three locks, each sufficient against writing by itself where it applies:
+
+1. exactly one statement, and its syntax tree holds only query nodes and harmless table functions;
+2. the connection may open the store's own Parquet files and nothing else, and its settings are
+   locked;
+3. time, memory and spilling to disk are bounded.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from store.errors import QueryError
+from store.reader import Store, first_line, unglobbed
+
+QUERY_NODES = {"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"}
+TABLE_FUNCTIONS = {"unnest", "range", "generate_series"}
+
+
+class Door:
+    """Answers SQL over a store. `seconds` bounds a query's time, `memory` its working memory."""
+
+    def __init__(self, path: str | Path, seconds: float = 60, memory: str = "2GB") -> None:
+        self._store = Store(Path(path), {
+            "max_execution_time": int(seconds * 1000),
+            "memory_limit": memory,
+            "autoinstall_known_extensions": "false",
+            "autoload_known_extensions": "false",
+        })
+        self._seconds = seconds
+        files = [spelling for paths in self._store.files.values() for file in paths
+                 for spelling in (str(file.absolute()), unglobbed(file))]
+        with self._store.cursor() as cursor:
+            cursor.execute("SET GLOBAL max_temp_directory_size = '0B'")
+            cursor.execute("SET GLOBAL allowed_paths = ?", [files])
+            cursor.execute("SET GLOBAL enable_external_access = false")
+            cursor.execute("SET GLOBAL lock_configuration = true")
+
+    def query(self, sql: str, max_rows: int | None = None) -> pa.Table:
+        """The rows of one typed query. Raises QueryError for anything else, or if it fails."""
+        with self._store.cursor() as cursor:
+            check_statement(cursor, sql)
+            try:
+                limited = sql if max_rows is None else f"FROM ({_bare(sql)}\n) LIMIT {max_rows}"
+                return cursor.sql(limited).to_arrow_table()
+            except duckdb.InterruptException as error:
+                raise QueryError(f"stopped: the query ran longer than {self._seconds:g} s"
+                                 ) from error
+            except duckdb.Error as error:
+                raise QueryError(first_line(error)) from error
+
+    def close(self) -> None:
+        self._store.close()
+
+
+def check_statement(cursor: duckdb.DuckDBPyConnection, sql: str) -> None:
+    """Raise QueryError unless `sql` is one statement that can only read."""
+    try:
+        statements = cursor.extract_statements(sql)
+    except duckdb.Error as error:
+        raise QueryError(first_line(error)) from error
+    if len(statements) != 1:
+        raise QueryError(f"one statement at a time, found {len(statements)}")
+    if statements[0].type != duckdb.StatementType.SELECT:
+        raise QueryError(f"only queries (SELECT, WITH, FROM, DESCRIBE) are answered here, not "
+                         f"{statements[0].type.name}")
+    [(serialised,)] = cursor.execute("SELECT json_serialize_sql(?::VARCHAR)", [sql]).fetchall()
+    tree = json.loads(serialised)
+    if tree.get("error"):
+        raise QueryError(f"only plain queries are answered here: {tree.get('error_message')}")
+    for node in _nodes(tree):
+        kind = str(node.get("type", ""))
+        if kind.endswith("_NODE") and kind not in QUERY_NODES:
+            raise QueryError(f"only queries are answered here, not {_words(kind)}")
+        if kind == "TABLE_FUNCTION":
+            name = str(node.get("function", {}).get("function_name", "")).lower()
+            if name not in TABLE_FUNCTIONS:
+                raise QueryError(f"table function {name!r} is not allowed; the store's tables are, "
+                                 f"and {', '.join(sorted(TABLE_FUNCTIONS))}")
+
+
+def _bare(sql: str) -> str:
+    return sql.strip().rstrip(";")
+
+
+def _nodes(tree: object) -> Iterator[dict]:
+    """Every object of a JSON tree."""
+    stack = [tree]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, dict):
+            yield item
+            stack.extend(item.values())
+        elif isinstance(item, list):
+            stack.extend(item)
+
+
+def _words(kind: str) -> str:
+    return kind.removesuffix("_NODE").replace("_", " ")

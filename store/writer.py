@@ -1,0 +1,156 @@
+"""Writing a store so that a crash at any moment leaves one that opens.
+
+Everything is written under `tmp/`, flushed to the disk and renamed into place. A unit of work is a
+folder that appears whole; whoever comes second with the same unit throws its own copy away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import socket
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from store import places
+from store.errors import StoreError
+from store.schema import FORMAT, TABLES
+
+
+def to_table(name: str, columns: dict[str, object]) -> pa.Table:
+    """Columns (lists or 1-D arrays) as an Arrow table of the schema's types.
+
+    Raises ValueError where a column is missing or unknown. NaN becomes NULL: a value that is
+    undefined is NULL.
+    """
+    table = TABLES[name]
+    wanted = [c.name for c in table.columns]
+    if set(columns) != set(wanted):
+        wrong = sorted(set(columns) ^ set(wanted))
+        raise ValueError(f"table {name}: missing or unknown columns {', '.join(wrong)}")
+    return pa.table([_array(columns[c.name], c.type) for c in table.columns], schema=table.arrow)
+
+
+def _array(values: object, kind: pa.DataType) -> pa.Array:
+    if isinstance(values, pa.Array):
+        return values.cast(kind)
+    return pa.array(values, type=kind, from_pandas=True)
+
+
+class StoreWriter:
+    """Creates or extends the store at `path`.
+
+    Raises StoreError where `path` is something else, or a store of another format.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        if self.path.exists() and not self.path.is_dir():
+            raise StoreError(f"{self.path} is a file, not a folder for a store")
+        if self.path.is_dir() and not (self.path / places.MARKER).exists():
+            strangers = sorted(p.name for p in self.path.iterdir() if p.name != "tmp")
+            if strangers:
+                raise StoreError(f"{self.path} is no store and not empty "
+                                 f"(it holds {strangers[0]}): name a new folder")
+        (self.path / "tmp").mkdir(parents=True, exist_ok=True)
+        if not (self.path / places.MARKER).exists():
+            self._place_file(places.MARKER, lambda file: file.write_text(
+                json.dumps({"format": FORMAT, "made_by": "Head Atlas"}) + "\n"))
+        places.check_store(self.path)
+        self._sweep_leftovers()
+
+    def write_file(self, relative: str | Path, table: pa.Table) -> None:
+        """Put a Parquet file in its place, whole, over an older one if there is one."""
+        self._place_file(relative, lambda file: _write_parquet(table, file))
+
+    def write_bytes(self, relative: str | Path, content: bytes) -> None:
+        """Put any other file in its place, whole."""
+        self._place_file(relative, lambda file: file.write_bytes(content))
+
+    def write_unit(self, relative: str | Path, tables: dict[str, pa.Table]) -> None:
+        """Make a folder of Parquet files appear whole; if it is there already, it stays."""
+        with self._scratch() as scratch:
+            folder = scratch / "unit"
+            folder.mkdir()
+            for name, table in tables.items():
+                _write_parquet(table, folder / f"{name}.parquet")
+            _flush(folder)
+            target = self.path / relative
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                _rename_folder(folder, target)
+            _flush(target.parent)
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Held while images or models are registered, so that two runs agree on numbers."""
+        with (self.path / "tmp" / "lock").open("a") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+
+    def _place_file(self, relative: str | Path, write: Callable[[Path], object]) -> None:
+        target = self.path / relative
+        with self._scratch() as scratch:
+            file = scratch / target.name
+            write(file)
+            _flush(file)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            file.replace(target)
+        _flush(target.parent)
+
+    @contextlib.contextmanager
+    def _scratch(self) -> Iterator[Path]:
+        name = f"{socket.gethostname()}~{os.getpid()}~{uuid.uuid4().hex[:8]}"
+        folder = self.path / "tmp" / name
+        folder.mkdir()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _sweep_leftovers(self) -> None:
+        """Remove what runs on this machine that are gone left half-written."""
+        for folder in (self.path / "tmp").glob(f"{socket.gethostname()}~*"):
+            pid = int(folder.name.split("~")[1])
+            if not _alive(pid):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write_parquet(table: pa.Table, file: Path) -> None:
+    pq.write_table(table, file, compression="zstd")
+    _flush(file)
+
+
+def _rename_folder(folder: Path, target: Path) -> None:
+    try:
+        folder.rename(target)
+    except OSError as error:
+        if target.is_dir():
+            raise FileExistsError(target) from error
+        raise
+
+
+def _flush(path: Path) -> None:
+    """fsync a file or a folder."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
