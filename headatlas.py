@@ -12,6 +12,8 @@ import importlib
 import os
 import sys
 from dataclasses import dataclass
+from types import ModuleType
+from typing import NoReturn
 
 from store.errors import AtlasError
 
@@ -58,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _dispatch(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="headatlas", description="What the attention heads of Vision Transformers do.",
         epilog="headatlas COMMAND --help explains a command.")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -75,7 +77,14 @@ def _dispatch(argv: list[str]) -> int:
     return 0
 
 
-def _load(command: Command):
+class _Parser(argparse.ArgumentParser):
+    """argparse, but bad input is answered in one line like everything else."""
+
+    def error(self, message: str) -> NoReturn:
+        raise AtlasError(f"{message} (see {self.prog} --help)")
+
+
+def _load(command: Command) -> ModuleType:
     try:
         return importlib.import_module(command.module)
     except ModuleNotFoundError as error:

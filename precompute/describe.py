@@ -1,0 +1,155 @@
+"""The model as a whole: embeddings, classifier, accuracy, predictions and the images' layout."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from precompute import probe
+from precompute.batches import Batch
+from precompute.classes import class_of_labels
+from precompute.layout import layout
+from precompute.models import Vit
+from precompute.probe import Probe, fit_probe
+from precompute.progress import say
+from precompute.readout import Classifier, Native, Nothing
+from precompute.register import model_row
+from precompute.sweep import embed
+from store import places
+from store.reader import Store
+from store.writer import StoreWriter, to_table
+
+
+@torch.inference_mode()
+def embed_batch(name: str, vit: Vit, batch: Batch) -> pa.Table:
+    """Rows of `embeddings`: what the classifier reads, and its logits if it is the model's own."""
+    features = vit.model.forward_features(batch.pixels)
+    embedding = embed(vit.model, features)
+    logits = vit.model.forward_head(features) if vit.class_names else None
+    return to_table("embeddings", {
+        "model": [name] * len(batch.images), "image": batch.images,
+        "embedding": list(embedding.float().cpu().numpy()),
+        "logits": [None] * len(batch.images) if logits is None
+        else list(logits.float().cpu().numpy())})
+
+
+def choose_classifier(writer: StoreWriter, name: str, vit: Vit) -> Classifier:
+    """The model's own classifier; else the probe it has, or one fitted now; else none."""
+    if vit.class_names:
+        return Native(vit.model)
+    file = places.model_folder(writer.path, name) / "probe.npz"
+    if file.exists():
+        return probe.from_bytes(file.read_bytes()).to(vit.device)
+    clean = _clean(Store(writer.path), name)
+    fitted = fit_probe(_matrix(clean["embedding"]), clean["image"].to_pylist(),
+                       clean["label"].to_pylist())
+    if fitted is None:
+        say(f"{name}: no classifier, and too few labels to fit a probe with; "
+            "embedding measures only")
+        return Nothing()
+    writer.write_bytes(file.relative_to(writer.path), probe.to_bytes(fitted))
+    return fitted.to(vit.device)
+
+
+def class_map(writer: StoreWriter, name: str, vit: Vit, classifier: Classifier) -> dict[str, int]:
+    """Labels as classes; says so where labels are no classes of the classifier."""
+    if isinstance(classifier, Probe):
+        return {label: i for i, label in enumerate(classifier.names)}
+    labels = Store(writer.path).query(
+        "SELECT DISTINCT label FROM images WHERE label IS NOT NULL ORDER BY label")["label"]
+    found = class_of_labels(labels.to_pylist(), vit.class_names)
+    lacking = len(labels) - len(found)
+    if vit.class_names and lacking:
+        say(f"{name}: {lacking} of {len(labels)} labels are no classes of its classifier; "
+            "their true-class measures are NULL")
+    return found
+
+
+def describe(writer: StoreWriter, name: str, vit: Vit, classifier: Classifier,
+             class_of: Mapping[str, int], engine: str) -> None:
+    """Write `predictions` and complete the model's row, unless both are there for all images."""
+    store = Store(writer.path)
+    clean = _clean(store, name)
+    (there,) = store.query("SELECT count(*) AS n FROM predictions WHERE model = ?",
+                           [name])["n"].to_pylist()
+    (row,) = store.query("SELECT engine FROM models WHERE model = ?", [name]).to_pylist()
+    if there == clean.num_rows and row["engine"]:
+        return
+    folder = places.model_folder(writer.path, name).relative_to(writer.path)
+    rows = predictions(name, vit, classifier, class_of, clean)
+    writer.write_file(folder / "predictions.parquet", rows)
+    correct = [c for c in rows["correct"].to_pylist() if c is not None]
+    complete = model_row(name, vit) | {
+        "engine": engine, "classifier": classifier.kind,
+        "classes": len(classifier.names) if isinstance(classifier, Probe)
+        else len(vit.class_names) if vit.class_names else None,
+        "accuracy": sum(correct) / len(correct) if correct else None}
+    writer.write_file(folder / "model.parquet",
+                      to_table("models", {k: [v] for k, v in complete.items()}))
+
+
+@torch.inference_mode()
+def predictions(name: str, vit: Vit, classifier: Classifier, class_of: Mapping[str, int],
+                clean: pa.Table) -> pa.Table:
+    """The rows of `predictions` for one model, from its clean embeddings."""
+    embeddings = _matrix(clean["embedding"])
+    images, labels = clean["image"].to_pylist(), clean["label"].to_pylist()
+    places_2d = layout(embeddings)
+    columns: dict[str, object] = {"model": [name] * len(images), "image": images,
+                                  "x": places_2d[:, 0], "y": places_2d[:, 1]}
+    logits = _logits(classifier, clean, embeddings, vit.device)
+    if logits is None:
+        empty = [None] * len(images)
+        return to_table("predictions", columns | dict.fromkeys(
+            ("predicted", "predicted_class", "correct", "probability", "true_probability",
+             "margin", "top5"), empty))
+    names = list(classifier.names) if isinstance(classifier, Probe) \
+        else [aliases[0] for aliases in vit.class_names or ()]
+    p = logits.double().softmax(-1)
+    best, which = p.topk(min(5, p.shape[-1]))
+    top = which[:, 0].tolist()
+    true = [class_of.get(label) if label is not None else None for label in labels]
+    return to_table("predictions", columns | {
+        "predicted": [names[c] for c in top], "predicted_class": top,
+        "correct": [None if t is None else t == c for t, c in zip(true, top, strict=True)],
+        "probability": best[:, 0].numpy(),
+        "true_probability": [None if t is None else float(p[i, t]) for i, t in enumerate(true)],
+        "margin": _margins(logits), "top5": _top5(best, which, names)})
+
+
+def _margins(logits: Tensor) -> list[float | None]:
+    if logits.shape[-1] < 2:
+        return [None] * len(logits)
+    first, second = logits.topk(2).values.unbind(-1)
+    return (first - second).tolist()
+
+
+def _top5(best: Tensor, which: Tensor, names: list[str]) -> list[list[dict]]:
+    return [[{"class": c, "name": names[c], "probability": p}
+             for c, p in zip(classes, chances, strict=True)]
+            for classes, chances in zip(which.tolist(), best.tolist(), strict=True)]
+
+
+def _logits(classifier: Classifier, clean: pa.Table, embeddings: np.ndarray,
+            device: torch.device) -> Tensor | None:
+    if isinstance(classifier, Probe):
+        found = classifier.logits(torch.empty(0), torch.tensor(embeddings, device=device),
+                                  torch.tensor(clean["image"].to_pylist()))
+        return None if found is None else found.cpu()
+    if clean["logits"].null_count:
+        return None
+    return torch.tensor(_matrix(clean["logits"]))
+
+
+def _clean(store: Store, name: str) -> pa.Table:
+    return store.query("SELECT image, label, embedding, logits FROM embeddings JOIN images "
+                       "USING (image) WHERE model = ? ORDER BY image", [name])
+
+
+def _matrix(column: pa.ChunkedArray) -> np.ndarray:
+    flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return flat.reshape(len(column), -1)

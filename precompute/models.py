@@ -1,0 +1,189 @@
+"""SPEC → a loaded ViT with all that the pipeline asks of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import safetensors
+import timm
+import torch
+from timm.data import ImageNetInfo, create_transform, resolve_data_config
+from timm.models import load_state_dict
+from torch import nn
+
+from precompute import zoo
+from precompute.anatomy import Anatomy, dissect
+from precompute.specs import Spec, parse_spec
+from store.errors import ModelError
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Vit:
+    """A model ready to be analysed, and what is known about it.
+
+    `transform` turns a PIL image of `mode` into a float tensor (channels, height, width).
+    `class_names[i]` are the names a label may go by; None without a classifier.
+    """
+
+    spec: Spec
+    model: nn.Module
+    anatomy: Anatomy
+    transform: Callable[[Any], torch.Tensor]
+    mode: str
+    preprocessing: dict[str, Any]
+    class_names: list[tuple[str, ...]] | None
+    device: torch.device
+
+    @property
+    def shown(self) -> str:
+        return self.spec.shown(*self.anatomy.image)
+
+    def weights_sha256(self) -> str:
+        """Hash of every parameter's and buffer's name, type, shape and bytes, in order."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.model.state_dict().items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        return digest.hexdigest()
+
+
+def load(text: str, size: Size | None = None, device: str = "cpu") -> Vit:
+    """Load the model that a SPEC names, at the given input size (height, width) if there is one.
+
+    Raises ModelError, in one line, for a model that cannot be had, does not fit its checkpoint,
+    or has no attention heads that can be ablated.
+    """
+    spec = parse_spec(text)
+    logging.getLogger("timm").setLevel(logging.ERROR)
+    build = {"zoo": _from_zoo, "checkpoint": _from_checkpoint}.get(spec.kind, _from_timm)
+    try:
+        model, config, names = build(spec, size)
+    except ModelError:
+        raise
+    except Exception as error:  # timm, torch and the hub raise whatever they like
+        raise ModelError(f"model {spec.text!r} cannot be loaded: {_one_line(error)}") from error
+    model = model.to(device).float().eval().requires_grad_(False)
+    channels = int(config["input_size"][0])
+    if channels not in (1, 3):
+        raise ModelError(f"model {spec.text!r} wants {channels} channels; images have 1 or 3")
+    anatomy = dissect(model, spec.text, tuple(config["input_size"]))
+    return Vit(spec, model, anatomy, create_transform(**config, is_training=False),
+               "L" if channels == 1 else "RGB", _described(config), names, torch.device(device))
+
+
+def _from_zoo(spec: Spec, size: Size | None):
+    try:
+        card = zoo.card(spec.name)
+    except ValueError as error:
+        raise ModelError(f"model {spec.text!r}: {error}") from error
+    model = zoo.load(spec.name, img_size=size)
+    height, width = size or model.patch_embed.img_size
+    config = {"input_size": (card["architecture"].get("in_chans", 3), height, width),
+              "mean": tuple(card["mean"]), "std": tuple(card["std"]),
+              "interpolation": "bilinear", "crop_pct": 1.0}
+    return model, config, [(name,) for name in card["classes"]]
+
+
+def _from_timm(spec: Spec, size: Size | None):
+    name = f"hf-hub:{spec.name}" if spec.kind == "hub" else spec.name
+    if spec.kind == "timm" and not timm.is_model(name):
+        raise ModelError(f"no timm model is called {name!r}{_did_you_mean(name)}")
+    model = _create(spec, name, size, pretrained=True)
+    return model, _config(model, size), _class_names(model)
+
+
+def _from_checkpoint(spec: Spec, size: Size | None):
+    if not timm.is_model(spec.name):
+        raise ModelError(f"no timm model is called {spec.name!r}{_did_you_mean(spec.name)}")
+    weights = _read_weights(spec)
+    config = timm.models.get_pretrained_cfg(spec.name)
+    classifier = config.classifier if config else "head"
+    heads = [classifier] if isinstance(classifier, str) else list(classifier or ())
+    found = [weights[f"{h}.weight"] for h in heads if f"{h}.weight" in weights]
+    classes = int(found[0].shape[0]) if found and found[0].ndim == 2 else 0
+    stem = weights.get("patch_embed.proj.weight")
+    channels = int(stem.shape[1]) if stem is not None and stem.ndim == 4 else 3
+    height, width = size or (config.input_size[1:] if config else (224, 224))
+    overlay = {"file": str(spec.path), "num_classes": classes,
+               "input_size": (channels, height, width)}
+    model = _create(spec, spec.name, size, pretrained=True, num_classes=classes,
+                    in_chans=channels, pretrained_cfg_overlay=overlay)
+    return model, _config(model, size), _class_names(model) if classes else None
+
+
+def _read_weights(spec: Spec) -> dict[str, torch.Tensor]:
+    assert spec.path is not None
+    try:
+        return load_state_dict(str(spec.path), device="cpu")
+    except (OSError, RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError,
+            safetensors.SafetensorError) as error:
+        raise ModelError(f"model {spec.text!r}: {spec.path} is no readable checkpoint "
+                         f"({_one_line(error)})") from error
+
+
+def _create(spec: Spec, name: str, size: Size | None, **options: Any) -> nn.Module:
+    """timm's model; `img_size` only where asked for, since not every family takes it."""
+    if size:
+        options["img_size"] = size
+    try:
+        return timm.create_model(name, **options)
+    except TypeError as error:
+        if size and "img_size" in str(error):
+            raise ModelError(f"model {spec.text!r} has a fixed input size; "
+                             "leave --image-size away") from error
+        raise
+
+
+def _config(model: nn.Module, size: Size | None) -> dict[str, Any]:
+    """timm's eval preprocessing at the model's real input size (timm reports the pretrained one)."""
+    config = resolve_data_config(pretrained_cfg=model.pretrained_cfg, model=model)
+    channels = config["input_size"][0]
+    real = size or getattr(getattr(model, "patch_embed", None), "img_size", None)
+    if real:
+        config["input_size"] = (channels, *real)
+    return config
+
+
+def _class_names(model: nn.Module) -> list[tuple[str, ...]] | None:
+    """The names of a classifier's classes: its own, ImageNet-1k's, or none known."""
+    classes = int(getattr(model, "num_classes", 0) or 0)
+    if not classes:
+        return None
+    own = (getattr(model, "pretrained_cfg", None) or {}).get("label_names")
+    if own and len(own) == classes:
+        return [(str(name),) for name in own]
+    if classes == 1000:
+        info = ImageNetInfo("imagenet-1k")
+        return [_imagenet_names(info, i) for i in range(classes)]
+    return [(str(i),) for i in range(classes)]
+
+
+def _imagenet_names(info: ImageNetInfo, index: int) -> tuple[str, ...]:
+    """Description first ("tench, Tinca tinca"), then every name it is also known by."""
+    description = info.index_to_description(index)
+    return (description, info.index_to_label_name(index), str(index),
+            *(part.strip() for part in description.split(",")))
+
+
+def _described(config: dict[str, Any]) -> dict[str, Any]:
+    return json.loads(json.dumps(config, default=list))
+
+
+def _did_you_mean(name: str) -> str:
+    close = timm.list_models(f"*{name}*")[:3]
+    return f"; did you mean {', '.join(close)}?" if close else ""
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 240 else text[:237] + "..."
+
+

@@ -1,0 +1,152 @@
+"""The sentence: models and images → clean pass → classifier → pruned heads → rows → Parquet.
+
+Every step leaves finished files behind and skips those it finds, so that running again after a
+crash does only what is left, and adding a model or images does only what is new.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from precompute import images, models
+from precompute.batches import batch_size, batches, part_rows
+from precompute.clean import clean_pass
+from precompute.describe import choose_classifier, class_map, describe, embed_batch
+from precompute.heads import Subject, measure_heads
+from precompute.models import Vit
+from precompute.progress import Progress, say
+from precompute.register import read_folder, register_images, register_model
+from precompute.summaries import summarise
+from precompute.sweep import choose_engine
+from store import places
+from store.errors import AtlasError, ModelError
+from store.reader import Store
+from store.writer import StoreWriter
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `headatlas precompute` was asked for. Sizes and names are one per model, or None."""
+
+    models: Sequence[str]
+    images: Path
+    store: Path
+    labels: Path | None = None
+    names: Sequence[str] = ()
+    sizes: Sequence[tuple[int, int]] = ()
+    limit: int | None = None
+    device: str = "cpu"
+    batch: int | None = None
+
+
+def precompute(request: Request) -> None:
+    """Bring the store up to the models and images asked for.
+
+    Raises AtlasError subclasses for whatever a user can mend; the store can be resumed after any.
+    """
+    given = read_folder(request.images, images.list_images(request.images), request.labels,
+                        request.limit)
+    vits = load_models(request)
+    writer = register_images(request.store, given)
+    for name, vit in vits.items():
+        register_model(writer, name, vit)
+    for name, vit in vits.items():
+        analyse(writer, name, vit, request)
+    finish_others(writer, vits, request)
+
+
+def load_models(request: Request) -> dict[str, Vit]:
+    """Every model asked for, by the name it is shown by."""
+    sizes = [*request.sizes] * (len(request.models) if len(request.sizes) == 1 else 1)
+    vits = [models.load(spec, size, request.device)
+            for spec, size in zip(request.models, sizes or [None] * len(request.models),
+                                  strict=True)]
+    names = list(request.names) or [vit.shown for vit in vits]
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise ModelError(f"two models would be called {repeated[0]!r}: give each a --name")
+    return dict(zip(names, vits, strict=True))
+
+
+def analyse(writer: StoreWriter, name: str, vit: Vit, request: Request) -> None:
+    """All that a store holds about one model, over all the store's images."""
+    clean_stage(writer, name, vit, request)
+    classifier = choose_classifier(writer, name, vit)
+    labels = class_map(writer, name, vit, classifier)
+    engine_name, engine = pick_engine(writer, name, vit, request)
+    describe(writer, name, vit, classifier, labels, engine_name)
+    head_stage(writer, Subject(name, vit, engine, classifier, labels), request)
+    summary_stage(writer, name)
+
+
+def clean_stage(writer: StoreWriter, name: str, vit: Vit, request: Request) -> None:
+    """Embeddings of every image."""
+    _by_part(writer, name, vit, request, "clean",
+             lambda batch: {"embeddings": embed_batch(name, vit, batch)})
+
+
+def head_stage(writer: StoreWriter, subject: Subject, request: Request) -> None:
+    """Importance and strength of every head on every image."""
+    _by_part(writer, subject.name, subject.vit, request, "heads",
+             lambda batch: measure_heads(subject, batch))
+
+
+def _by_part(writer: StoreWriter, name: str, vit: Vit, request: Request, stage: str,
+             measure) -> None:
+    """Do the parts of a stage that are missing, each written whole."""
+    store = Store(writer.path)
+    missing = places.missing_parts(writer.path, name, stage)
+    size = batch_size(vit, request.batch)
+    folder = places.model_folder(writer.path, name).relative_to(writer.path) / stage
+    total = sum(len(part_rows(store, part)) for part in missing)
+    with Progress(f"{name}, {stage}", total) as progress:
+        for part in missing:
+            found: list[dict[str, pa.Table]] = []
+            for batch in batches(store, part, vit, size, request.images.absolute()):
+                found.append(measure(batch))
+                progress.advance(len(batch.images))
+            writer.write_unit(folder / part, {
+                table: pa.concat_tables([rows[table] for rows in found]) for table in found[0]})
+
+
+def pick_engine(writer: StoreWriter, name: str, vit: Vit, request: Request):
+    """Compare the engines on the store's first images; say so where the slow one is needed."""
+    store = Store(writer.path)
+    batch = next(batches(store, places.parts_of(writer.path)[0], vit, 2, request.images.absolute()))
+    clean = clean_pass(vit.model, vit.anatomy, batch.pixels)
+    engine_name, engine = choose_engine(vit.model, vit.anatomy, batch.pixels, clean)
+    if engine_name == "hooks":
+        say(f"{name}: {vit.anatomy.family} is not its blocks in sequence; "
+            "using a full forward pass per head, exact but slow")
+    return engine_name, engine
+
+
+def summary_stage(writer: StoreWriter, name: str) -> None:
+    """The `heads` table, unless it is there for all the images."""
+    store = Store(writer.path)
+    done = store.query("SELECT max(images) AS n FROM heads WHERE model = ?", [name])["n"][0].as_py()
+    (images_now,) = store.query("SELECT count(*) AS n FROM images")["n"].to_pylist()
+    if done != images_now:
+        folder = places.model_folder(writer.path, name).relative_to(writer.path)
+        writer.write_file(folder / "heads.parquet", summarise(store, name))
+
+
+def finish_others(writer: StoreWriter, done: dict[str, Vit], request: Request) -> None:
+    """All models of a store see the same images: bring those not named up to date as well."""
+    for name in places.models_of(writer.path):
+        if name in done or not places.missing_parts(writer.path, name, "heads"):
+            continue
+        (row,) = Store(writer.path).query(
+            "SELECT spec, image_h, image_w FROM models WHERE model = ?", [name]).to_pylist()
+        say(f"{name}: in the store, but not over all its images; finishing it")
+        try:
+            vit = models.load(row["spec"], (row["image_h"], row["image_w"]), request.device)
+            register_model(writer, name, vit)
+            analyse(writer, name, vit, request)
+        except AtlasError as error:
+            say(f"{name}: left incomplete: {error}")

@@ -1,0 +1,269 @@
+"""One function per question that a view asks; each returns a `Query`, to run or to show.
+
+SQL text is built only from names checked against `store.schema`; values travel as parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+
+from store.reader import Store
+from store.schema import IMPORTANCE, STRENGTH, TABLES, Column, measure
+from store.selection import HeadKey, Heads, Predicate, Region, Scope, Selection, contains
+
+BINS = 36
+_HEAD = ("model", "layer", "head")
+_MODELS = "model IN (SELECT unnest($models::VARCHAR[]))"
+
+
+@dataclass(frozen=True)
+class Query:
+    """SQL and its named parameters."""
+
+    sql: str
+    params: Mapping[str, object] = field(default_factory=dict)
+
+    def rows(self, store: Store) -> pa.Table:
+        return store.query(self.sql, dict(self.params))
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What every question is about: a store, the models on show, and the active filters."""
+
+    store: Store
+    models: tuple[str, ...]
+    selection: Selection
+
+    def where(self, keys: Sequence[str], skip: Sequence[str] = ()) -> Predicate:
+        scope = Scope(self.models, lambda region: inside(self.store, region))
+        return self.selection.where(keys, scope, skip)
+
+    @property
+    def images(self) -> Predicate:
+        """The condition on `image`."""
+        return self.where(["image"])
+
+    @property
+    def models_only(self) -> Predicate:
+        return Predicate(_MODELS, {"models": list(self.models)})
+
+
+def inside(store: Store, region: Region) -> list[int]:
+    """The images inside a polygon drawn in the overview of its model."""
+    rows = store.query("SELECT image, x, y FROM predictions WHERE model = $model AND x IS NOT NULL "
+                       "ORDER BY image", {"model": region.model})
+    x, y = (rows[c].to_numpy().astype(float) for c in ("x", "y"))
+    return rows["image"].to_numpy()[contains(region.points, x, y)].tolist()
+
+
+def model_facts() -> Query:
+    """Every model of the store; `summarised` is how many heads have summaries (0 = unfinished)."""
+    return Query("SELECT *, (SELECT count(*) FROM heads h WHERE h.model = m.model) AS summarised "
+                 "FROM models m ORDER BY model")
+
+
+def label_counts() -> Query:
+    return Query("SELECT label, count(*) AS images FROM images GROUP BY label ORDER BY label")
+
+
+def image_counts(ask: Ask) -> Query:
+    """How many images pass, and how many there are."""
+    kept = ask.images
+    return Query("SELECT count(*) AS images, (SELECT count(*) FROM images "
+                 f"{kept.where}) AS kept FROM images", kept.params)
+
+
+def table_of(measure_name: str) -> str:
+    """The per-image table that holds a measure."""
+    return "head_scores" if measure(measure_name) in IMPORTANCE else "head_strength"
+
+
+def overview(ask: Ask, importance: str) -> Query:
+    """A row per model on show and image: where it lies, what it is, and whether it passes.
+
+    `agreement`: share of the models on show, with a classifier, that predict the commonest class.
+    `effect`: mean `importance` over the chosen heads of that model (all its heads if none).
+    """
+    heads = _chosen(ask)
+    value = _number(importance)
+    return Query(f"""
+WITH votes AS (
+  SELECT image, predicted, count(*) AS n FROM predictions
+  WHERE {_MODELS} AND predicted IS NOT NULL GROUP BY image, predicted
+), agreement AS (
+  SELECT image, max(n) / sum(n) AS agreement FROM votes GROUP BY image
+), effect AS (
+  SELECT model, image, avg({value}) AS effect FROM {table_of(importance)}
+  {_zero(importance, heads).where} GROUP BY model, image
+)
+SELECT p.model, p.image, p.x, p.y, i.path, i.label, p.predicted, p.correct, p.probability,
+       agreement, effect, p.image IN (SELECT image FROM images {ask.images.where}) AS kept
+FROM predictions p JOIN images i USING (image)
+LEFT JOIN agreement USING (image) LEFT JOIN effect USING (model, image)
+WHERE p.{_MODELS} ORDER BY p.model, p.image""".strip(),
+                 heads.and_(ask.images).params)
+
+
+def _chosen(ask: Ask) -> Predicate:
+    """The chosen heads; of a model without any chosen head, all of them."""
+    heads = ask.where(_HEAD)
+    if not heads.sql:
+        return ask.models_only
+    bare = [m for m in ask.models if m not in {h[0] for h in ask.selection.heads}]
+    either = f"({heads.sql} OR model IN (SELECT unnest($bare::VARCHAR[])))"
+    return ask.models_only.and_(Predicate(either, {**heads.params, "bare": bare}))
+
+
+def head_values(ask: Ask, name: str) -> Query:
+    """A row per head of the models on show: the measure's mean over the images that pass.
+
+    Without an image filter from `heads` (bootstrap interval), else recomputed, with mean
+    +- 1.96 standard errors (NULL for a single image).
+    """
+    if not ask.selection.images.clauses:
+        mean, low, high = (_name("heads", f"{name}_{s}") for s in ("mean", "low", "high"))
+        return Query(f"SELECT model, layer, head, {mean} AS value, {low} AS low, {high} AS high, "
+                     f"images FROM heads WHERE {_MODELS} ORDER BY model, layer, head",
+                     ask.models_only.params)
+    kept = _zero(name, ask.models_only, ask.images)
+    return Query(f"""
+SELECT model, layer, head, avg(v) AS value,
+       avg(v) - 1.96 * stddev_samp(v) / sqrt(count(v)) AS low,
+       avg(v) + 1.96 * stddev_samp(v) / sqrt(count(v)) AS high, count(*) AS images
+FROM (SELECT model, layer, head, {_number(name)} AS v FROM {table_of(name)} {kept.where})
+GROUP BY model, layer, head ORDER BY model, layer, head""".strip(), kept.params)
+
+
+def baselines(ask: Ask) -> Query:
+    """A row per model: its mean unpruned top probability over the images that pass."""
+    kept = ask.models_only.and_(ask.images)
+    return Query("SELECT model, avg(probability::DOUBLE) AS probability, count(*) AS images FROM "
+                 f"predictions {kept.where} GROUP BY model ORDER BY model", kept.params)
+
+
+def profiles(ask: Ask, heads: Sequence[HeadKey], focus: int | None) -> Query:
+    """A row per series and hop: mean strength, its quartiles, and the focused image's value.
+
+    A series is a chosen head (quartiles over the images that pass) or, without any, a model: the
+    mean over its heads (quartiles over heads, each head averaged over the images that pass).
+    """
+    among = _among(ask, heads)
+    params = {**among.and_(ask.images).params, "focus": -1 if focus is None else focus}
+    hops = f"""
+WITH hops AS (
+  SELECT model, layer, head, image, image IN (SELECT image FROM images {ask.images.where}) AS kept,
+         generate_subscripts(hop_strength, 1) - 1 AS hop, unnest(hop_strength) AS v
+  FROM head_strength {among.where}
+)"""
+    if heads:
+        body = """
+SELECT model, layer, head, hop, avg(v) FILTER (kept) AS mean,
+       quantile_cont(v, 0.25) FILTER (kept) AS low, quantile_cont(v, 0.75) FILTER (kept) AS high,
+       avg(v) FILTER (image = $focus) AS focus, count(v) FILTER (kept) AS n
+FROM hops GROUP BY model, layer, head, hop ORDER BY model, layer, head, hop"""
+    else:
+        body = """, per_head AS (
+  SELECT model, layer, head, hop, avg(v) FILTER (kept) AS v,
+         avg(v) FILTER (image = $focus) AS focus
+  FROM hops GROUP BY model, layer, head, hop
+)
+SELECT model, NULL::SMALLINT AS layer, NULL::SMALLINT AS head, hop, avg(v) AS mean,
+       quantile_cont(v, 0.25) AS low, quantile_cont(v, 0.75) AS high, avg(focus) AS focus,
+       count(v) AS n
+FROM per_head GROUP BY model, hop ORDER BY model, hop"""
+    return Query((hops + body).strip(), params)
+
+
+def histogram(ask: Ask, name: str, heads: Sequence[HeadKey], bins: int = BINS) -> Query:
+    """A row per series and bin that holds anything: counts of the measure over images.
+
+    `everything` counts all images, `kept` those that pass; a series is a chosen head or, without
+    any, a model with all its heads. The bins span the range of all of it, [lo, hi].
+    """
+    among = _zero(name, _among(ask, heads))
+    series = "model, layer, head" if heads else \
+        "model, NULL::SMALLINT AS layer, NULL::SMALLINT AS head"
+    return Query(f"""
+WITH one AS (
+  SELECT {series}, {_number(name)} AS v,
+         image IN (SELECT image FROM images {ask.images.where}) AS kept
+  FROM {table_of(name)} {among.where}
+), span AS (SELECT min(v) AS lo, max(v) AS hi FROM one)
+SELECT model, layer, head, lo, hi,
+       least($bins - 1, coalesce(floor((v - lo) / nullif(hi - lo, 0) * $bins), 0))::INTEGER AS bin,
+       count(*) AS everything, count(*) FILTER (kept) AS kept
+FROM one, span WHERE v IS NOT NULL GROUP BY ALL ORDER BY model, layer, head, bin""".strip(),
+                 {**among.and_(ask.images).params, "bins": bins})
+
+
+def at_image(ask: Ask, name: str, heads: Sequence[HeadKey], image: int) -> Query:
+    """A row per series: the measure at one image (the mean over all heads if none is chosen)."""
+    among = _zero(name, _among(ask, heads), Predicate("image = $image", {"image": image}))
+    series = "layer, head" if heads else "NULL::SMALLINT AS layer, NULL::SMALLINT AS head"
+    return Query(f"SELECT model, {series}, avg({_number(name)}) AS value FROM {table_of(name)} "
+                 f"{among.where} GROUP BY ALL ORDER BY ALL", among.params)
+
+
+def image_card(ask: Ask, image: int) -> Query:
+    """A row per model on show: what it predicts for one image, and the image's own facts."""
+    return Query(f"""
+SELECT i.image, i.path, i.label, i.width, i.height, p.model, p.predicted, p.correct, p.probability,
+       p.top5
+FROM images i LEFT JOIN (SELECT * FROM predictions WHERE {_MODELS}) p USING (image)
+WHERE i.image = $image ORDER BY p.model""".strip(),
+                 {**ask.models_only.params, "image": image})
+
+
+def thumbnail(image: int) -> Query:
+    return Query("SELECT thumbnail FROM images WHERE image = $image", {"image": image})
+
+
+def find_image(text: str) -> Query:
+    """The image with this number, else the first whose path contains the text."""
+    return Query("""
+SELECT image FROM images
+WHERE image = try_cast($text AS INTEGER) OR contains(lower(path), lower($text))
+ORDER BY image = try_cast($text AS INTEGER) DESC NULLS LAST, image LIMIT 1""".strip(),
+                 {"text": text})
+
+
+def undefined_models(rows: pa.Table) -> list[str]:
+    """Models of a `head_values` answer whose measure is NULL for every head."""
+    defined: dict[str, bool] = {}
+    for model, value in zip(rows["model"].to_pylist(), rows["value"].to_pylist(), strict=True):
+        known = value is not None and not np.isnan(value)
+        defined[model] = defined.get(model, False) or known
+    return [model for model, known in defined.items() if not known]
+
+
+def _among(ask: Ask, heads: Sequence[HeadKey]) -> Predicate:
+    """The models on show, and of them only `heads` if there are any."""
+    scope = Scope(ask.models, lambda region: inside(ask.store, region))
+    only = Heads(tuple(heads)).where("series", scope) if heads else Predicate()
+    return ask.models_only.and_(only)
+
+
+def _zero(measure_name: str, *conditions: Predicate) -> Predicate:
+    """With the zero ablation, for the table that has several."""
+    zero = Predicate("ablation = 'zero'" if table_of(measure_name) == "head_scores" else "")
+    return zero.and_(*conditions)
+
+
+def _number(name: str) -> str:
+    """The measure as a double; NaN counts as undefined."""
+    column = _name(table_of(name), name)
+    return f"CASE WHEN isfinite({column}::DOUBLE) THEN {column}::DOUBLE END"
+
+
+def _name(table: str, column: str) -> str:
+    """A column's name, checked against the schema. KeyError if there is none."""
+    return TABLES[table].column(column).name
+
+
+def measures_of(table: str) -> tuple[Column, ...]:
+    return {"head_scores": IMPORTANCE, "head_strength": STRENGTH}[table]
