@@ -10,12 +10,16 @@ path without fused attention.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from timm.layers import Attention
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import nn
 
 from store.errors import ModelError
+
+Model = Any
+"""A timm model or one of its blocks, known by its attributes, which torch cannot type."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ class Anatomy:
     taken apart; `class_row`: moreover nothing but the class token is read after the last block."""
 
     family: str
-    blocks: tuple[nn.Module, ...]
+    blocks: tuple[Model, ...]
     heads: tuple[int, ...]
     geometry: Geometry
     image: tuple[int, int]
@@ -62,7 +66,7 @@ class Anatomy:
             else attention.proj
 
 
-def dissect(model: nn.Module, spec: str, input_size: tuple[int, int, int]) -> Anatomy:
+def dissect(model: Model, spec: str, input_size: tuple[int, int, int]) -> Anatomy:
     """Find the parts. Raises ModelError, saying why, for models whose heads cannot be ablated."""
     family = type(model).__name__
     blocks = _blocks(model, spec, family)
@@ -78,7 +82,7 @@ def dissect(model: nn.Module, spec: str, input_size: tuple[int, int, int]) -> An
                    and model.attn_pool is None)
 
 
-def _blocks(model: nn.Module, spec: str, family: str) -> tuple[nn.Module, ...]:
+def _blocks(model: Model, spec: str, family: str) -> tuple[Model, ...]:
     blocks = getattr(model, "blocks", None)
     if not isinstance(blocks, (nn.Sequential, nn.ModuleList)) or not len(blocks):
         raise ModelError(f"model {spec!r} ({family}) has no sequence of transformer blocks over "
@@ -95,7 +99,7 @@ def _blocks(model: nn.Module, spec: str, family: str) -> tuple[nn.Module, ...]:
     return tuple(blocks)
 
 
-def _patch_size(model: nn.Module, spec: str) -> tuple[int, int]:
+def _patch_size(model: Model, spec: str) -> tuple[int, int]:
     size = getattr(getattr(model, "patch_embed", None), "patch_size", None)
     if size is None:
         raise ModelError(f"model {spec!r} ({type(model).__name__}) has no grid of patches")
@@ -109,6 +113,6 @@ def _patch_size(model: nn.Module, spec: str) -> tuple[int, int]:
     return int(size[0]), int(size[1])
 
 
-def _has_class_token(model: nn.Module) -> bool:
+def _has_class_token(model: Model) -> bool:
     return getattr(model, "cls_token", None) is not None and \
         int(getattr(model, "num_prefix_tokens", 0)) > 0

@@ -4,34 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from precompute.anatomy import Anatomy
+from precompute.anatomy import Anatomy, Model
 from store.errors import ModelError
 
 Watcher = Callable[[int, Float[Tensor, "image head query key"]], None]
 
 
-@dataclass
+@dataclass(frozen=True)
 class BlockCall:
     """What one block was given and what it made of it.
 
     `heads` are the outputs of its heads side by side, as they enter the site.
     """
 
-    tokens: Tensor
-    args: tuple[Any, ...] = ()
-    kwargs: dict[str, Any] = field(default_factory=dict)
-    heads: Tensor | None = None
-    output: Tensor | None = None
+    tokens: Float[Tensor, "image token dim"]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    heads: Float[Tensor, "image token heads_dim"]
+    output: Float[Tensor, "image token dim"]
 
 
-@dataclass
+@dataclass(frozen=True)
 class CleanPass:
     """`features` are the tokens after the model's last norm: what its head reads."""
 
@@ -39,7 +39,7 @@ class CleanPass:
     features: Float[Tensor, "image token dim"]
 
 
-def clean_pass(model: nn.Module, anatomy: Anatomy, images: Float[Tensor, "image channel y x"],
+def clean_pass(model: Model, anatomy: Anatomy, images: Float[Tensor, "image channel y x"],
                watch: Watcher | None = None) -> CleanPass:
     """Run the model once, unfused, and call `watch(layer, attention)` block by block.
 
@@ -48,32 +48,29 @@ def clean_pass(model: nn.Module, anatomy: Anatomy, images: Float[Tensor, "image 
     """
     calls: list[BlockCall] = []
     seen: list[int] = []
-
-    def on_block(_module: nn.Module, args: tuple, kwargs: dict) -> None:
-        tokens, *rest = args
-        calls.append(BlockCall(tokens, tuple(rest), kwargs))
-
-    def on_output(_module: nn.Module, _args: tuple, output: Tensor) -> None:
-        calls[-1].output = output
+    heads: list[Tensor] = []
 
     def on_site(_module: nn.Module, args: tuple) -> None:
-        calls[-1].heads = args[0]
+        heads.append(args[0])
 
     def on_attention(_module: nn.Module, args: tuple) -> None:
-        layer, attention = len(calls) - 1, args[0]
+        layer, attention = len(calls), args[0]
         _check_attention(anatomy, layer, attention)
         seen.append(layer)
         if watch is not None:
             watch(layer, attention)
 
+    def on_output(_module: nn.Module, args: tuple, kwargs: dict, output: Tensor) -> None:
+        tokens, *rest = args
+        calls.append(BlockCall(tokens, tuple(rest), kwargs, heads[-1], output))
+
     handles = []
     try:
         for layer, block in enumerate(anatomy.blocks):
-            handles += [block.register_forward_pre_hook(on_block, with_kwargs=True),
-                        block.register_forward_hook(on_output),
+            handles += [block.register_forward_hook(on_output, with_kwargs=True),
                         anatomy.site(layer).register_forward_pre_hook(on_site),
                         block.attn.attn_drop.register_forward_pre_hook(on_attention)]
-        with unfused(anatomy), torch.inference_mode():
+        with unfused(anatomy), torch.no_grad():
             features = model.forward_features(images)
     finally:
         for handle in handles:

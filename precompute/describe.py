@@ -24,7 +24,7 @@ from store.reader import Store
 from store.writer import StoreWriter, to_table
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def embed_batch(name: str, vit: Vit, batch: Batch) -> pa.Table:
     """Rows of `embeddings`: what the classifier reads, and its logits if it is the model's own."""
     features = vit.model.forward_features(batch.pixels)
@@ -92,7 +92,7 @@ def describe(writer: StoreWriter, name: str, vit: Vit, classifier: Classifier,
                       to_table("models", {k: [v] for k, v in complete.items()}))
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def predictions(name: str, vit: Vit, classifier: Classifier, class_of: Mapping[str, int],
                 clean: pa.Table) -> pa.Table:
     """The rows of `predictions` for one model, from its clean embeddings."""
@@ -137,9 +137,8 @@ def _top5(best: Tensor, which: Tensor, names: list[str]) -> list[list[dict]]:
 def _logits(classifier: Classifier, clean: pa.Table, embeddings: np.ndarray,
             device: torch.device) -> Tensor | None:
     if isinstance(classifier, Probe):
-        found = classifier.logits(torch.empty(0), torch.tensor(embeddings, device=device),
-                                  torch.tensor(clean["image"].to_pylist()))
-        return None if found is None else found.cpu()
+        return classifier.judge(torch.tensor(embeddings, device=device),
+                                torch.tensor(clean["image"].to_pylist())).cpu()
     if clean["logits"].null_count:
         return None
     return torch.tensor(_matrix(clean["logits"]))

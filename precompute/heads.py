@@ -31,13 +31,13 @@ class Subject:
     classifier: Classifier
     class_of: Mapping[str, int]
 
-    def classes(self, labels: list[str | None]) -> Int[Tensor, "image"]:
+    def classes(self, labels: list[str | None]) -> Int[Tensor, image]:
         """Labels as classes of the classifier; -1 for none."""
         return torch.tensor([-1 if label is None else self.class_of.get(label, -1)
                              for label in labels], device=self.vit.device)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def measure_heads(subject: Subject, batch: Batch, ablation: str = "zero") -> dict[str, pa.Table]:
     """The rows of `head_scores` and `head_strength` for one batch of images."""
     vit = subject.vit
@@ -79,7 +79,6 @@ class _Unpruned:
         vit = self.subject.vit
         embedding = embeddings(vit.model, pruned.features)
         block_output = self.clean.calls[pruned.layer].output
-        assert block_output is not None
         return Outcome(
             Clean(self.embedding, self.logits, self.labels, block_output), embedding,
             self.subject.classifier.logits(pruned.features, embedding, self.images),

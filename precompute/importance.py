@@ -23,7 +23,7 @@ class Clean:
 
     embedding: Float[Tensor, "image embedding"]
     logits: Float[Tensor, "image class"] | None
-    labels: Int[Tensor, "image"]
+    labels: Int[Tensor, image]
     block_output: Float[Tensor, "image token dim"]
 
 
@@ -110,7 +110,8 @@ IMPORTANCE: dict[str, Callable[[Outcome], PerHead]] = {f.__name__: f for f in (
 
 def _relative(found: Tensor, clean: Tensor) -> Tensor:
     """Relative L2 change over the last axis; NaN where the clean vector is 0."""
-    return (found - clean).norm(dim=-1).double() / clean.norm(dim=-1).double()
+    norm = torch.linalg.vector_norm
+    return norm(found - clean, dim=-1).double() / norm(clean, dim=-1).double()
 
 
 def _undefined(outcome: Outcome) -> PerHead:
@@ -126,13 +127,13 @@ def _log_p(logits: Tensor) -> Tensor:
     return logits.double().log_softmax(-1)
 
 
-def _top(outcome: Outcome) -> Int[Tensor, "image"]:
+def _top(outcome: Outcome) -> Int[Tensor, image]:
     """The unpruned model's class for each image, -1 without a classifier."""
     logits = outcome.clean.logits
     return torch.full_like(outcome.clean.labels, -1) if logits is None else logits.argmax(-1)
 
 
-def _of_class(outcome: Outcome, classes: Int[Tensor, "image"],
+def _of_class(outcome: Outcome, classes: Int[Tensor, image],
               read: Callable[[Tensor], Tensor]) -> PerHead:
     """`read` of the pruned log-probability of each image's class; NaN for class -1."""
     if outcome.logits is None:
@@ -140,7 +141,7 @@ def _of_class(outcome: Outcome, classes: Int[Tensor, "image"],
     return _known(read(_pick(_log_p(outcome.logits), classes)), classes)
 
 
-def _clean_of_class(outcome: Outcome, classes: Int[Tensor, "image"],
+def _clean_of_class(outcome: Outcome, classes: Int[Tensor, image],
                     read: Callable[[Tensor], Tensor]) -> PerHead:
     """The same of the unpruned model, for every head alike."""
     if outcome.clean.logits is None:
@@ -149,10 +150,10 @@ def _clean_of_class(outcome: Outcome, classes: Int[Tensor, "image"],
     return one.expand(outcome.embedding.shape[0], -1)
 
 
-def _pick(values: Float[Tensor, "*head image class"], classes: Int[Tensor, "image"]) -> Tensor:
+def _pick(values: Float[Tensor, "*head image class"], classes: Int[Tensor, image]) -> Tensor:
     index = classes.clamp_min(0).expand(values.shape[:-1])
     return values.gather(-1, index.unsqueeze(-1)).squeeze(-1)
 
 
-def _known(values: Tensor, classes: Int[Tensor, "image"]) -> Tensor:
+def _known(values: Tensor, classes: Int[Tensor, image]) -> Tensor:
     return torch.where(classes >= 0, values, torch.nan)

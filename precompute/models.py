@@ -15,10 +15,9 @@ import timm
 import torch
 from timm.data import ImageNetInfo, create_transform, resolve_data_config
 from timm.models import load_state_dict
-from torch import nn
 
 from precompute import zoo
-from precompute.anatomy import Anatomy, dissect
+from precompute.anatomy import Anatomy, Model, dissect
 from precompute.specs import Spec, parse_spec
 from store.errors import ModelError
 
@@ -34,7 +33,7 @@ class Vit:
     """
 
     spec: Spec
-    model: nn.Module
+    model: Model
     anatomy: Anatomy
     transform: Callable[[Any], torch.Tensor]
     mode: str
@@ -129,7 +128,7 @@ def _read_weights(spec: Spec) -> dict[str, torch.Tensor]:
                          f"({_one_line(error)})") from error
 
 
-def _create(spec: Spec, name: str, size: Size | None, **options: Any) -> nn.Module:
+def _create(spec: Spec, name: str, size: Size | None, **options: Any) -> Model:
     """timm's model; `img_size` only where asked for, since not every family takes it."""
     if size:
         options["img_size"] = size
@@ -142,8 +141,8 @@ def _create(spec: Spec, name: str, size: Size | None, **options: Any) -> nn.Modu
         raise
 
 
-def _config(model: nn.Module, size: Size | None) -> dict[str, Any]:
-    """timm's eval preprocessing at the model's real input size (timm reports the pretrained one)."""
+def _config(model: Model, size: Size | None) -> dict[str, Any]:
+    """timm's eval preprocessing, at the real input size (timm reports the pretrained one)."""
     config = resolve_data_config(pretrained_cfg=model.pretrained_cfg, model=model)
     channels = config["input_size"][0]
     real = size or getattr(getattr(model, "patch_embed", None), "img_size", None)
@@ -152,7 +151,7 @@ def _config(model: nn.Module, size: Size | None) -> dict[str, Any]:
     return config
 
 
-def _class_names(model: nn.Module) -> list[tuple[str, ...]] | None:
+def _class_names(model: Model) -> list[tuple[str, ...]] | None:
     """The names of a classifier's classes: its own, ImageNet-1k's, or none known."""
     classes = int(getattr(model, "num_classes", 0) or 0)
     if not classes:

@@ -62,9 +62,10 @@ def precompute(request: Request) -> None:
 
 def load_models(request: Request) -> dict[str, Vit]:
     """Every model asked for, by the name it is shown by."""
-    sizes = [*request.sizes] * (len(request.models) if len(request.sizes) == 1 else 1)
+    count = len(request.models)
+    sizes: list[tuple[int, int] | None] = [*request.sizes] or [None]
     vits = [models.load(spec, size, request.device)
-            for spec, size in zip(request.models, sizes or [None] * len(request.models),
+            for spec, size in zip(request.models, sizes * count if len(sizes) == 1 else sizes,
                                   strict=True)]
     names = list(request.names) or [vit.shown for vit in vits]
     repeated = [name for name, count in Counter(names).items() if count > 1]

@@ -37,18 +37,22 @@ class Probe:
     weight: Float[Tensor, "fold class embedding"]
     bias: Float[Tensor, "fold class"]
     names: tuple[str, ...]
-    images: Int[Tensor, "fitted"]
-    folds: Int[Tensor, "fitted"]
+    images: Int[Tensor, fitted]
+    folds: Int[Tensor, fitted]
     kind: str = "probe"
 
     def logits(self, features: Features, embedding: Embedding, images: Images) -> Logits | None:
+        return self.judge(embedding, images)
+
+    def judge(self, embedding: Embedding, images: Images) -> Logits:
+        """Logits of the images with these numbers, each by a regression that has not seen it."""
         fold = self.fold_of(images)
         return torch.einsum("...ie,ice->...ic", embedding, self.weight[fold]) + self.bias[fold]
 
     def rows(self, classes: Classes, images: Images) -> Float[Tensor, "image embedding"] | None:
         return self.weight[self.fold_of(images), classes]
 
-    def fold_of(self, images: Images) -> Int[Tensor, "image"]:
+    def fold_of(self, images: Images) -> Int[Tensor, image]:
         """The fold whose regression has not seen each of these images."""
         known = dict(zip(self.images.tolist(), self.folds.tolist(), strict=True))
         count = len(self.weight)

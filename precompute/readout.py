@@ -7,13 +7,13 @@ and `rows`, so the measures do not ask which it is.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from precompute.anatomy import Anatomy
+from precompute.anatomy import Anatomy, Model
 from precompute.clean import CleanPass
 from precompute.sweep import embed
 
@@ -24,10 +24,12 @@ Classes = Int[Tensor, "image"]
 Images = Int[Tensor, "image"]
 
 
+@runtime_checkable
 class Classifier(Protocol):
     """`kind` is what `models.classifier` says."""
 
-    kind: str
+    @property
+    def kind(self) -> str: ...
 
     def logits(self, features: Features, embedding: Embedding, images: Images) -> Logits | None:
         """Logits of the images with these numbers."""
@@ -40,7 +42,7 @@ class Classifier(Protocol):
 class Native:
     """The model's own classifier."""
 
-    model: nn.Module
+    model: Model
     kind: str = "native"
 
     def logits(self, features: Features, embedding: Embedding, images: Images) -> Logits | None:
@@ -65,13 +67,14 @@ class Nothing:
         return None
 
 
-def embeddings(model: nn.Module, features: Features) -> Embedding:
+@torch.no_grad()
+def embeddings(model: Model, features: Features) -> Embedding:
     """What the classifier reads, for any number of variants."""
     return embed(model, features.flatten(0, -3)).unflatten(0, features.shape[:-2])
 
 
-@torch.inference_mode()
-def logit_directions(model: nn.Module, anatomy: Anatomy, clean: CleanPass,
+@torch.no_grad()
+def logit_directions(model: Model, anatomy: Anatomy, clean: CleanPass,
                      rows: Float[Tensor, "image embedding"] | None,
                      ) -> Float[Tensor, "image token dim"] | None:
     """The linear part of the logit as a function of the tokens after the last block, with the
@@ -88,7 +91,6 @@ def logit_directions(model: nn.Module, anatomy: Anatomy, clean: CleanPass,
     if rows is None or not known or not plain_pool or distilled:
         return None
     tokens = clean.calls[-1].output
-    assert tokens is not None
     weights = tokens.new_zeros(tokens.shape[1])
     if pooling == "token":
         weights[0] = 1
@@ -111,7 +113,7 @@ def _through_norm(norm: nn.Module, inputs: Float[Tensor, "*rest dim"],
     return (scaled - scaled.mean(-1, keepdim=True)) / scale
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def direct_logits(anatomy: Anatomy, clean: CleanPass, layer: int,
                   directions: Float[Tensor, "image token dim"] | None,
                   ) -> Float[Tensor, "image head"] | None:
@@ -124,6 +126,5 @@ def direct_logits(anatomy: Anatomy, clean: CleanPass, layer: int,
     scale = getattr(block.ls1, "gamma", None)
     scaled = directions if scale is None else directions * scale
     heads = clean.calls[layer].heads
-    assert heads is not None
     return ((scaled @ block.attn.proj.weight) * heads).unflatten(
         -1, (anatomy.heads[layer], -1)).sum((1, 3))

@@ -38,7 +38,7 @@ class HeadRows:
     def tables(self, ablation: str) -> dict[str, pa.Table]:
         """`head_scores` and `head_strength` of this batch."""
         grain = self._grain()
-        rows = len(grain["image"])
+        rows = len(self.images) * sum(self._heads())
         return {
             "head_scores": to_table("head_scores", {
                 **grain, "ablation": [ablation] * rows, **_columns(self.scores)}),
@@ -47,13 +47,17 @@ class HeadRows:
         }
 
     def _grain(self) -> dict[str, object]:
-        heads = [layer["hop_entropy"].shape[1] for layer in self.strength]
+        heads = self._heads()
         layer = np.repeat(np.arange(len(heads)), heads)
         head = np.concatenate([np.arange(n) for n in heads])
         count = len(self.images)
         return {"model": [self.model] * (count * len(head)),
                 "image": np.repeat(self.images, len(head)),
                 "layer": np.tile(layer, count), "head": np.tile(head, count)}
+
+    def _heads(self) -> list[int]:
+        """How many heads each block has."""
+        return [layer["hop_entropy"].shape[1] for layer in self.strength]
 
 
 def _columns(layers: list[PerLayer]) -> dict[str, object]:

@@ -6,6 +6,7 @@ sources stand in `store.schema`. Undefined values are NaN here and NULL in the s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -125,7 +126,7 @@ def nmi(looking: Looking) -> PerHead:
     rows = looking.patches / looking.patches.sum(-1, keepdim=True)
     of_keys = torch.special.entr(rows.mean(-2)).sum(-1)
     given_query = torch.special.entr(rows).sum(-1).mean(-1)
-    of_queries = torch.tensor(float(looking.geometry.patches)).log().to(rows)
+    of_queries = math.log(looking.geometry.patches)
     information = (of_keys - given_query).clamp_min(0)
     norm = (of_queries * of_keys).sqrt()
     return torch.where(norm > 1e-6, information / norm, torch.nan)
@@ -165,7 +166,7 @@ def _hops(geometry: Geometry) -> Int[Tensor, "dy dx"]:
 
 
 @lru_cache(maxsize=64)
-def _pairs_by_hop(geometry: Geometry) -> Float[Tensor, "hop"]:
+def _pairs_by_hop(geometry: Geometry) -> Float[Tensor, hop]:
     """How many ordered patch pairs lie at every hop distance."""
     down = torch.arange(1 - geometry.grid_h, geometry.grid_h).abs()
     right = torch.arange(1 - geometry.grid_w, geometry.grid_w).abs()
@@ -176,7 +177,7 @@ def _pairs_by_hop(geometry: Geometry) -> Float[Tensor, "hop"]:
 @lru_cache(maxsize=8)
 def _distances(geometry: Geometry) -> Float[Tensor, "patch_query patch_key"]:
     """Distance of patch centres, each axis in fractions of the image's side."""
-    rows = torch.arange(geometry.grid_h) / geometry.grid_h
-    columns = torch.arange(geometry.grid_w) / geometry.grid_w
+    rows = torch.arange(geometry.grid_h, dtype=torch.float64) / geometry.grid_h
+    columns = torch.arange(geometry.grid_w, dtype=torch.float64) / geometry.grid_w
     places = torch.cartesian_prod(rows, columns)
     return torch.linalg.vector_norm(places[:, None] - places[None, :], dim=-1)

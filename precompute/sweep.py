@@ -2,7 +2,7 @@
 
 A pruned head leaves everything before its block as it was. So the clean pass is kept, and the
 variants of a block start at its site: the rest of that block, the blocks after it, the head of
-the model. 
+the model.
 
 - *tail* carries them block by block. timm's own blocks (`Anatomy.plain`) do not compute attention
   again where the head was pruned; other blocks run again with the heads exchanged at the site.
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from precompute.ablation import Ablation, zero
-from precompute.anatomy import Anatomy
+from precompute.anatomy import Anatomy, Model
 from precompute.clean import BlockCall, CleanPass
 
 ROW_TOKENS = {"cpu": 4096, "cuda": 262_144}
@@ -48,11 +48,11 @@ class Pruned:
     block_output: Float[Tensor, "head image all_tokens dim"]
 
 
-Engine = Callable[[nn.Module, Anatomy, Tensor, CleanPass, Ablation], Iterator[Pruned]]
+Engine = Callable[[Model, Anatomy, Tensor, CleanPass, Ablation], Iterator[Pruned]]
 
 
-@torch.inference_mode()
-def tail_engine(model: nn.Module, anatomy: Anatomy, images: Tensor, clean: CleanPass,
+@torch.no_grad()
+def tail_engine(model: Model, anatomy: Anatomy, images: Tensor, clean: CleanPass,
                 ablation: Ablation = zero) -> Iterator[Pruned]:
     """Carry variants from their block to the end. Yields one `Pruned` per layer, in order."""
     for layer, call in enumerate(clean.calls):
@@ -63,8 +63,8 @@ def tail_engine(model: nn.Module, anatomy: Anatomy, images: Tensor, clean: Clean
         yield Pruned(layer, features, outputs)
 
 
-@torch.inference_mode()
-def hooks_engine(model: nn.Module, anatomy: Anatomy, images: Tensor, clean: CleanPass,
+@torch.no_grad()
+def hooks_engine(model: Model, anatomy: Anatomy, images: Tensor, clean: CleanPass,
                  ablation: Ablation = zero) -> Iterator[Pruned]:
     """A full forward pass per head, its slice exchanged at the site: slow, and never wrong."""
     for layer, call in enumerate(clean.calls):
@@ -76,8 +76,8 @@ def hooks_engine(model: nn.Module, anatomy: Anatomy, images: Tensor, clean: Clea
         yield Pruned(layer, features, outputs)
 
 
-@torch.inference_mode()
-def hooked_pass(model: nn.Module, anatomy: Anatomy, images: Tensor, layer: int,
+@torch.no_grad()
+def hooked_pass(model: Model, anatomy: Anatomy, images: Tensor, layer: int,
                 heads: Float[Tensor, "image token dim"]) -> tuple[Tensor, Tensor]:
     """Features and block output of a whole forward pass with one block's head outputs exchanged."""
     kept: list[Tensor] = []
@@ -94,8 +94,8 @@ def hooked_pass(model: nn.Module, anatomy: Anatomy, images: Tensor, layer: int,
     return features, kept[0]
 
 
-@torch.inference_mode()
-def choose_engine(model: nn.Module, anatomy: Anatomy, images: Tensor, clean: CleanPass,
+@torch.no_grad()
+def choose_engine(model: Model, anatomy: Anatomy, images: Tensor, clean: CleanPass,
                   ) -> tuple[str, Engine]:
     """The fastest engine that agrees with a hooked pass on a head of the first, middle and last
     layer, for these very images."""
@@ -112,16 +112,17 @@ def choose_engine(model: nn.Module, anatomy: Anatomy, images: Tensor, clean: Cle
     return ("tail-class-row" if anatomy.class_row else "tail"), tail_engine
 
 
-def embed(model: nn.Module, features: Float[Tensor, "image token dim"],
+@torch.no_grad()
+def embed(model: Model, features: Float[Tensor, "image token dim"],
           ) -> Float[Tensor, "image embedding"]:
     """What the classifier reads."""
     return model.forward_head(features, pre_logits=True)
 
 
-def _carry(model: nn.Module, anatomy: Anatomy, clean: CleanPass, layer: int,
+def _carry(model: Model, anatomy: Anatomy, clean: CleanPass, layer: int,
            heads: Float[Tensor, "variant image token dim"]) -> tuple[Tensor, Tensor]:
     """The variants' features and their block outputs, from changed head outputs of one block."""
-    variants, images, tokens, _ = heads.shape
+    variants, images = heads.shape[:2]
     output = _rest_of_block(anatomy, layer, clean.calls[layer], heads.flatten(0, 1))
     carried = output
     for later in range(layer + 1, anatomy.layers):
@@ -147,13 +148,13 @@ def _rest_of_block(anatomy: Anatomy, layer: int, call: BlockCall,
     return _mlp(block, tokens + block.ls1(block.attn.proj(block.attn.norm(heads))))
 
 
-def _mlp(block: nn.Module, tokens: Float[Tensor, "row token dim"],
+def _mlp(block: Model, tokens: Float[Tensor, "row token dim"],
          ) -> Float[Tensor, "row token dim"]:
     """The second half of a pre-norm block."""
     return tokens + block.ls2(block.mlp(block.norm2(tokens)))
 
 
-def _class_row(block: nn.Module, tokens: Float[Tensor, "row token dim"],
+def _class_row(block: Model, tokens: Float[Tensor, "row token dim"],
                ) -> Float[Tensor, "row 1 dim"]:
     """A plain block's output for the class token alone: one query, all keys and values."""
     attention = block.attn
@@ -189,5 +190,6 @@ def _chunks(count: int, heads: Float[Tensor, "image token dim"]) -> Iterator[ran
 
 
 def _close(found: Tensor, wanted: Tensor) -> bool:
-    scale = wanted.norm(dim=-1).clamp_min(1e-12)
-    return bool(((found - wanted).norm(dim=-1) / scale).max() < TOLERANCE)
+    size = torch.linalg.vector_norm(wanted, dim=-1).clamp_min(1e-12)
+    off = torch.linalg.vector_norm(found - wanted, dim=-1)
+    return bool((off / size).max() < TOLERANCE)

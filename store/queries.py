@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
+from store.polygon import contains
 from store.reader import Store
 from store.schema import IMPORTANCE, STRENGTH, TABLES, Column, measure
-from store.selection import HeadKey, Heads, Predicate, Region, Scope, Selection, contains
+from store.selection import HeadKey, Heads, Predicate, Region, Scope, Selection
 
 BINS = 36
 _HEAD = ("model", "layer", "head")

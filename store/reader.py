@@ -18,6 +18,7 @@ from store.errors import StoreError
 from store.schema import TABLES
 
 Params = Sequence[object] | Mapping[str, object]
+Settings = dict[str, str | int | float | list[str]]
 
 
 def open_store(path: str | Path) -> Store:
@@ -32,7 +33,7 @@ def open_store(path: str | Path) -> Store:
 class Store:
     """A store as it was when opened; `refresh` looks again. Safe to share between threads."""
 
-    def __init__(self, path: Path, settings: dict[str, object] | None = None) -> None:
+    def __init__(self, path: Path, settings: Settings | None = None) -> None:
         places.check_store(path)
         self.path = path
         self._connection = duckdb.connect(config=dict(settings or {}))

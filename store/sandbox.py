@@ -3,7 +3,8 @@
 A statement that DuckDB types SELECT can still write files (a COPY inside a WITH), so its type is
 not enough. Three locks, each sufficient against writing by itself where it applies:
 
-1. exactly one statement, and its syntax tree holds only query nodes and harmless table functions;
+1. exactly one statement, whose syntax tree holds only query nodes, tables that the schema or
+   the query itself names, and harmless table functions;
 2. the connection may open the store's own Parquet files and nothing else, and its settings are
    locked;
 3. time, memory and spilling to disk are bounded.
@@ -20,6 +21,7 @@ import pyarrow as pa
 
 from store.errors import QueryError
 from store.reader import Store, first_line, unglobbed
+from store.schema import TABLES
 
 QUERY_NODES = {"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"}
 TABLE_FUNCTIONS = {"unnest", "range", "generate_series"}
@@ -76,15 +78,27 @@ def check_statement(cursor: duckdb.DuckDBPyConnection, sql: str) -> None:
     tree = json.loads(serialised)
     if tree.get("error"):
         raise QueryError(f"only plain queries are answered here: {tree.get('error_message')}")
-    for node in _nodes(tree):
-        kind = str(node.get("type", ""))
-        if kind.endswith("_NODE") and kind not in QUERY_NODES:
-            raise QueryError(f"only queries are answered here, not {_words(kind)}")
-        if kind == "TABLE_FUNCTION":
-            name = str(node.get("function", {}).get("function_name", "")).lower()
-            if name not in TABLE_FUNCTIONS:
-                raise QueryError(f"table function {name!r} is not allowed; the store's tables are, "
-                                 f"and {', '.join(sorted(TABLE_FUNCTIONS))}")
+    nodes = list(_nodes(tree))
+    local = {str(node["key"]).lower() for node in nodes if "key" in node}
+    for node in nodes:
+        _check_node(node, local)
+
+
+def _check_node(node: dict, local: set[str]) -> None:
+    """Raise QueryError for anything but query nodes over our tables, those that the query names
+    itself (`local`) and harmless table functions."""
+    kind = str(node.get("type", ""))
+    if kind.endswith("_NODE") and kind not in QUERY_NODES:
+        raise QueryError(f"only queries are answered here, not {_words(kind)}")
+    if kind == "BASE_TABLE":
+        name = str(node.get("table_name", "")).lower()
+        if name not in TABLES and name not in local:
+            raise QueryError(f"there is no table {name!r}; the tables are {', '.join(TABLES)}")
+    if kind == "TABLE_FUNCTION":
+        name = str(node.get("function", {}).get("function_name", "")).lower()
+        if name not in TABLE_FUNCTIONS:
+            raise QueryError(f"table function {name!r} is not allowed; the store's tables are, "
+                             f"and {', '.join(sorted(TABLE_FUNCTIONS))}")
 
 
 def _bare(sql: str) -> str:

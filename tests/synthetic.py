@@ -62,7 +62,8 @@ def _images(ids: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> pa
         return buffer.getvalue()
 
     return to_table("images", {
-        "image": ids, "path": [f"{label}/{i:04d}.png" for i, label in zip(ids, labels, strict=True)],
+        "image": ids,
+        "path": [f"{label}/{i:04d}.png" for i, label in zip(ids, labels, strict=True)],
         "folder": ["/made/up"] * len(ids), "label": list(labels), "width": [48] * len(ids),
         "height": [48] * len(ids), "sha256": [f"{i:064x}" for i in ids],
         "thumbnail": [webp() for _ in ids]})

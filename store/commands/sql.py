@@ -8,6 +8,7 @@ import io
 import json
 import math
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
@@ -93,4 +94,6 @@ def _jsonable(value: object) -> object:
         return None
     if isinstance(value, bytes):
         return value.hex()
+    if isinstance(value, Decimal):
+        return float(value)
     return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)

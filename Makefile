@@ -1,0 +1,38 @@
+# Everything a newcomer or a contributor does, from a fresh machine with Python 3.11+ and a
+# package index. `make demo` and `make test` set up what they need first.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PORT ?= 8050
+
+.PHONY: setup demo test lint bench screenshots clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[precompute,test]'
+	touch $@
+
+demo: setup
+	$(BIN)/headatlas demo --store demo-atlas --port $(PORT)
+
+test: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: setup
+	$(BIN)/python -m benchmarks.ablation
+	$(BIN)/python -m benchmarks.page
+
+screenshots: setup
+	$(BIN)/python docs/screenshots.py --store demo-atlas
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info demo-atlas .pytest_cache .mypy_cache .ruff_cache

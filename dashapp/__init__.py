@@ -1,0 +1,1 @@
+"""The page: views over a store, cross-filtered. Knows no torch."""

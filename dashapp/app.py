@@ -1,0 +1,92 @@
+"""`create_app(store)`: the Dash application over one store."""
+
+from __future__ import annotations
+
+import io
+import logging
+from pathlib import Path
+from typing import Any
+
+import pyarrow.csv
+from dash import Dash, html, set_props
+from flask import Flask, Response, abort, request
+
+from dashapp import callbacks, layout, state
+from dashapp.facts import Live
+from dashapp.views import VIEWS
+from store import queries
+from store.errors import AtlasError
+from store.queries import Ask
+
+HERE = Path(__file__).parent
+log = logging.getLogger("headatlas")
+
+
+def create_app(store_path: str | Path) -> Dash:
+    """The page over the store at `store_path`, which is opened at the first request."""
+    live = Live(Path(store_path))
+    server: Any = Flask(__name__, root_path=str(HERE))
+    app = Dash(__name__, server=server, title=layout.NAME, update_title="", compress=True,
+               assets_folder=str(HERE / "assets"), on_error=show_error,
+               health_endpoint="healthz", suppress_callback_exceptions=True,
+               meta_tags=[{"name": "viewport", "content": "width=device-width"}])
+    app.layout = lambda: _page(live)
+    callbacks.wire(app, live)
+    _routes(app, live)
+    return app
+
+
+def _page(live: Live) -> html.Div:
+    try:
+        _, facts = live.now()
+    except AtlasError as error:
+        return layout.refusal(str(error))
+    return layout.page(facts, str(live.path))
+
+
+def show_error(error: Exception) -> None:
+    """Anything that goes wrong in a callback, in the page's one place for it."""
+    known = isinstance(error, AtlasError)
+    if not known:
+        log.exception("a callback failed", exc_info=error)
+    text = str(error) if known else f"Something went wrong here ({type(error).__name__}). " \
+                                    "The server's log says more."
+    set_props("message", {"children": text, "is_open": True})
+
+
+def _routes(app: Dash, live: Live) -> None:
+    prefix = app.config.routes_pathname_prefix.rstrip("/")
+
+    @app.server.get(f"{prefix}/thumbnail/<int:image>")
+    def thumbnail(image: int) -> Response:
+        store, facts = live.now()
+        if image >= facts.images:
+            abort(404)
+        (row,) = queries.thumbnail(image).rows(store).to_pylist() or [{"thumbnail": None}]
+        if row["thumbnail"] is None:
+            abort(404)
+        return Response(row["thumbnail"], mimetype="image/webp",
+                        headers={"Cache-Control": "private, max-age=3600"})
+
+    @app.server.get(f"{prefix}/rows/<view_id>.csv")
+    @app.server.get(f"{prefix}/rows/<view_id>/<part>.csv")
+    def rows(view_id: str, part: str | None = None) -> Response:
+        return _csv(live, view_id, part)
+
+
+def _csv(live: Live, view_id: str, part: str | None) -> Response:
+    """The rows of one of a view's queries, for the state in the request's query string."""
+    view = next((v for v in VIEWS if v.id == view_id), None)
+    if view is None:
+        abort(404)
+    store, facts = live.now()
+    now, _ = state.from_url(request.query_string.decode("utf-8", "replace"), facts)
+    asked = view.ask(Ask(store, now.models, now.selection), now, facts)
+    query = asked.get(part) if part else next(iter(asked.values()))
+    if query is None:
+        abort(404)
+    buffer = io.BytesIO()
+    pyarrow.csv.write_csv(query.rows(store), buffer)
+    name = f"headatlas-{view_id}{'-' + part if part else ''}.csv".replace(" ", "-")
+    return Response(buffer.getvalue(), mimetype="text/csv", headers={
+        "Content-Disposition": f'attachment; filename="{name}"'})

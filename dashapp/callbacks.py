@@ -1,0 +1,142 @@
+"""The only wiring. Views listen to the state alone; one callback makes the state.
+
+    URL, controls, gestures --> state --> every view, the chips, the focused image
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+from dash import ALL, ClientsideFunction, Dash, Input, Output, State, ctx, no_update
+from dash.exceptions import PreventUpdate
+
+from dashapp import gestures, panels, state, theme
+from dashapp.facts import Live
+from dashapp.views import VIEWS, View
+from dashapp.views.base import Drawn
+from store import queries
+from store.queries import Ask
+from store.reader import Store
+
+AXIS_FIELDS = ("models", "importance", "strength", "axis", "hops")
+"""While these stay, a new figure keeps the ranges that a person has zoomed to."""
+
+
+def wire(app: Dash, live: Live) -> None:
+    _wire_state(app, live)
+    for view in VIEWS:
+        _wire_view(app, live, view)
+    _wire_panels(app, live)
+    _wire_sql(app, live)
+
+
+def _wire_state(app: Dash, live: Live) -> None:
+    names = gestures.CONTROLS
+
+    @app.callback(
+        Output("state", "data"), Output("url", "search"), Output("find", "value"),
+        Output("message", "children"), Output("message", "is_open"),
+        *(Output(name, "value") for name in names),
+        Input("url", "search"), Input("gesture", "data"), Input("find", "value"),
+        *(Input(name, "value") for name in names), State("state", "data"))
+    def make_state(search, gesture, find, *rest):
+        *controls, data = rest
+        return _make_state(live, ctx.triggered_id, search or "", gesture, find,
+                           dict(zip(names, controls, strict=True)), data)
+
+
+def _make_state(live: Live, trigger: str | None, search: str, gesture: dict | None,
+                find: str | None, controls: dict, data: str | None) -> tuple:
+    """The state after what happened, and every output that it changes."""
+    store, facts = live.now()
+    problems: list[str] = []
+    if trigger in (None, "url") or data is None:
+        now, problems = state.from_url(search, facts)
+    else:
+        now, _ = state.from_url(data, facts)
+    if trigger == "gesture" and gesture:
+        now = gestures.apply(now, gesture, facts)
+    elif trigger == "find" and find:
+        now, problems = _find(store, now, find)
+    elif trigger is not None and trigger in controls:
+        now = gestures.control(now, trigger, controls[trigger])
+    url = now.to_url(facts)
+    shown = gestures.values(now)
+    message = panels.problems(problems) if problems else no_update
+    same_url = state.from_url(search, facts) == (now, [])
+    return (_if_new(url or "?", data), no_update if same_url else url or "?",
+            "" if trigger == "find" else no_update, message,
+            True if problems else no_update if trigger == "url" or not data else False,
+            *(_if_new(shown[name], controls[name]) for name in gestures.CONTROLS))
+
+
+def _if_new(value, before):
+    return no_update if value == before else value
+
+
+def _find(store: Store, now: state.State, text: str) -> tuple[state.State, list[str]]:
+    found = queries.find_image(text.strip()).rows(store)["image"].to_pylist()
+    if not found:
+        return now, [f"image {state.short(text)} (no number or path like it)"]
+    return replace(now, focus=found[0]), []
+
+
+def _wire_view(app: Dash, live: Live, view: View) -> None:
+    @app.callback(
+        Output(f"figure-{view.id}", "data"), Output(f"caption-{view.id}", "children"),
+        Output(f"key-{view.id}", "data"),
+        Input("state", "data"), State(f"key-{view.id}", "data"), prevent_initial_call=True)
+    def draw(data, key):
+        store, facts = live.now()
+        now, _ = state.from_url(data, facts)
+        if view.key(now) == key:
+            raise PreventUpdate
+        drawn = draw_view(view, store, now, facts)
+        return drawn.figure, drawn.caption, view.key(now)
+
+    app.clientside_callback(
+        ClientsideFunction("headatlas", "draw"), Output(f"plot-{view.id}", "figure"),
+        Input(f"figure-{view.id}", "data"), State(f"plot-{view.id}", "id"),
+        State(f"brush-{view.id}", "data"), prevent_initial_call=True)
+
+
+def draw_view(view: View, store: Store, now: state.State, facts) -> Drawn:
+    """The view's figure and caption for a state."""
+    if not now.models:
+        return Drawn(theme.empty(260, "Choose a model above."), "")
+    asked = view.ask(Ask(store, now.models, now.selection), now, facts)
+    drawn = view.draw({name: query.rows(store) for name, query in asked.items()}, now, facts)
+    drawn.figure.update_layout(meta={"axes": repr([getattr(now, name) for name in AXIS_FIELDS])})
+    return drawn
+
+
+def _wire_panels(app: Dash, live: Live) -> None:
+    @app.callback(
+        Output("chips", "children"), Output("counts", "children"),
+        Output("focus", "children"), Output("about-importance", "children"),
+        Output("about-strength", "children"), Output("model-key", "children"),
+        Input("state", "data"), prevent_initial_call=True)
+    def draw_panels(data):
+        store, facts = live.now()
+        now, _ = state.from_url(data, facts)
+        ask = Ask(store, now.models, now.selection)
+        return (panels.chips(ask), panels.counts(ask, now, facts), panels.focus(ask, now, facts),
+                panels.about(now.importance), panels.about(now.strength),
+                panels.model_key(now, facts))
+
+
+def _wire_sql(app: Dash, live: Live) -> None:
+    @app.callback(
+        Output("sql", "is_open"), Output("sql-title", "children"), Output("sql-body", "children"),
+        Input({"type": "sql", "view": ALL}, "n_clicks"), State("state", "data"),
+        prevent_initial_call=True)
+    def show_sql(clicks, data):
+        if not any(clicks) or not isinstance(ctx.triggered_id, dict):
+            raise PreventUpdate
+        view = next(v for v in VIEWS if v.id == ctx.triggered_id["view"])
+        store, facts = live.now()
+        now, _ = state.from_url(data, facts)
+        asked = view.ask(Ask(store, now.models, now.selection), now, facts)
+        run = partial(panels.query_block, view.id, store)
+        return True, f"{view.title}: its SQL", [run(name, q) for name, q in asked.items()]

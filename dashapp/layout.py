@@ -1,0 +1,148 @@
+"""The page's skeleton: header, filter bar, one card per view. Figures come later, by callback."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import dash_bootstrap_components as dbc
+from dash import dcc, get_relative_path, html
+
+from dashapp import theme
+from dashapp.facts import Facts
+from dashapp.parts import button
+from dashapp.state import AXES, COLOURS, HOPS, MARKS
+from dashapp.views import VIEWS, View
+from store.schema import IMPORTANCE, STRENGTH, Column
+from store.selection import OUTCOMES
+
+NAME = "Head Atlas"
+
+
+def page(facts: Facts, path: str) -> html.Div:
+    """The whole page for a store that holds these facts."""
+    return html.Div([
+        dcc.Location(id="url", refresh="callback-nav"), dcc.Store(id="state"),
+        dcc.Store(id="gesture"), _header(facts),
+        dbc.Alert(id="message", is_open=False, dismissable=True, color="warning"),
+        _bar() if facts.models else None,
+        _grid() if facts.models else _nothing_yet(facts, path),
+        _footer(), _modal()], id="page")
+
+
+def refusal(reason: str) -> html.Div:
+    """In place of the page, when the store cannot be read."""
+    return html.Div([html.Header([html.H1(NAME)], className="top"),
+                     html.Main([html.H2("This store cannot be shown"), html.P(reason)],
+                               className="nothing")], id="page")
+
+
+def _header(facts: Facts) -> html.Header:
+    if not facts.models:
+        return html.Header([html.H1(NAME)], className="top")
+    return html.Header([
+        html.H1(NAME),
+        _labelled("Models", dcc.Dropdown(
+            id="models", options=[{"label": n, "value": n} for n in facts.names], multi=True,
+            placeholder="choose models", clearable=False), "wide"),
+        _labelled("Labels", dcc.Dropdown(
+            id="labels", multi=True, disabled=not facts.labels,
+            placeholder="all labels" if facts.labels else "no labels in this store",
+            options=[{"label": f"{name} ({count})", "value": name, "search": name}
+                     for name, count in facts.labels]), "wide"),
+        _labelled("Predictions", dbc.Select(
+            id="outcome", size="sm", options=_options({"all": "all", **OUTCOMES}))),
+        button("Copy link", tip="copy a link that restores this view", copy="1")], className="top")
+
+
+def _labelled(text: str, control, more: str = "") -> html.Label:
+    return html.Label([html.Span(text), control], className=f"labelled {more}")
+
+
+def _bar() -> html.Div:
+    return html.Div([
+        html.Div(id="model-key"),
+        html.Div([html.Div(id="chips"), html.Div(id="counts", role="status")], id="filters")],
+        id="bar")
+
+
+def _grid() -> html.Main:
+    return html.Main([_card(view) for view in VIEWS], id="grid")
+
+
+def _card(view: View) -> html.Section:
+    graph = html.Div(dcc.Graph(id=f"plot-{view.id}", config=theme.CONFIG,
+                               figure=theme.empty(260, "")), className="plot")
+    body = [graph, _focus_panel()] if view.id == "overview" else [graph]
+    return html.Section([
+        html.Div([
+            html.H2(view.title, title=view.help),
+            *[c for name in view.controls for c in CONTROLS[name]()],
+            html.Div([
+                html.Button("SQL", id={"type": "sql", "view": view.id}, className="small-button",
+                            title="the SQL behind this chart"),
+                button("CSV", tip="the rows of this chart",
+                       csv=f"{get_relative_path('/rows/')}{view.id}.csv")],
+                className="tools")], className="card-head"),
+        html.Div(body, className="card-body"),
+        html.P(id=f"caption-{view.id}", className="caption"),
+        dcc.Store(id=f"figure-{view.id}"), dcc.Store(id=f"key-{view.id}"),
+        dcc.Store(id=f"brush-{view.id}", data=view.brush)], className=f"card view-{view.id}")
+
+
+def _focus_panel() -> html.Aside:
+    return html.Aside([
+        dbc.Input(id="find", type="text", size="sm", debounce=True, placeholder="image no. or path",
+                  value="", html_size=10),
+        html.Div(id="focus")], id="focus-panel")
+
+
+def _measure_control(name: str, measures: tuple[Column, ...]) -> list:
+    return [
+        dbc.Select(id=name, size="sm", className="measure", options=[
+            {"label": c.title, "value": c.name, "title": c.text} for c in measures]),
+        html.Details([html.Summary("?", title="what this measure is"),
+                      html.Div(id=f"about-{name}", className="about")], className="explain")]
+
+
+def _toggle(name: str, options: Mapping[str, str]) -> list:
+    return [dbc.RadioItems(id=name, options=_options(options), className="toggle",
+                           inputClassName="btn-check", labelClassName="btn btn-sm",
+                           labelCheckedClassName="active", inline=True)]
+
+
+def _options(choices: Mapping[str, str]) -> list[dict]:
+    return [{"label": text, "value": value} for value, text in choices.items()]
+
+
+CONTROLS = {
+    "importance": lambda: _measure_control("importance", IMPORTANCE),
+    "strength": lambda: _measure_control("strength", STRENGTH),
+    "colour": lambda: [_labelled("colour", dbc.Select(id="colour", size="sm",
+                                                      options=_options(COLOURS)))],
+    "marks": lambda: _toggle("marks", MARKS),
+    "axis": lambda: _toggle("axis", AXES),
+    "hops": lambda: _toggle("hops", HOPS),
+}
+
+
+def _footer() -> html.Footer:
+    return html.Footer([
+        html.Span("Attention shows where a head reads, not by itself why the model decides; the "
+                  "importance views intervene instead."),
+        html.Span("After Li et al., IEEE TVCG 2023.")])
+
+
+def _modal() -> dbc.Modal:
+    header = dbc.ModalHeader(dbc.ModalTitle(id="sql-title"))
+    return dbc.Modal([header, dbc.ModalBody(id="sql-body")], id="sql", size="lg",
+                     scrollable=True, is_open=False)
+
+
+def _nothing_yet(facts: Facts, path: str) -> html.Main:
+    unfinished = [html.P(["Still being computed: ", html.B(", ".join(facts.unfinished)), ". "
+                          "Reload this page when it is done."])] if facts.unfinished else []
+    command = f"headatlas precompute --model deit_small_patch16_224 --images FOLDER --store {path}"
+    return html.Main([
+        html.H2("This store holds no finished model yet"), *unfinished,
+        html.P("Analyse a model over a folder of images, then reload this page:"),
+        html.Pre(command)], className="nothing")

@@ -1,0 +1,179 @@
+"""The small parts of the page that follow the state: chips, counts, model key, focused image."""
+
+from __future__ import annotations
+
+import json
+
+from dash import get_relative_path, html
+
+from dashapp import theme
+from dashapp.facts import Facts, Model
+from dashapp.figures.panes import short_name
+from dashapp.parts import button
+from dashapp.state import State
+from store import queries
+from store.queries import Ask, Query
+from store.reader import Store
+from store.schema import measure
+from store.selection import OUTCOMES, Clause, Heads, Labels, Outcome, Region
+
+
+def problems(found: list[str]) -> list:
+    """What a link asked for and this store cannot show."""
+    return [html.Strong("Left out: "), "; ".join(found[:5]), "; …" if len(found) > 5 else ""]
+
+
+def chips(ask: Ask) -> list:
+    """A chip per active clause, each with a cross, and one to clear all."""
+    made = [_chip(sentence(c, ask), c.source) for c in ask.selection.clauses]
+    if len(made) > 1:
+        made.append(button("Clear all", look="chip chip-all", tip="remove every filter", drop="*"))
+    return made or [html.Span("No filter: lasso images, choose heads, or pick a label.",
+                              className="hint")]
+
+
+def _chip(text: str, source: str):
+    cross = button("×", look="cross", tip=f"remove filter: {text}", drop=source)
+    return html.Span([html.Span(text, className="chip-text", title=text), cross], className="chip")
+
+
+def sentence(clause: Clause, ask: Ask) -> str:
+    """A clause in words."""
+    if isinstance(clause, Region):
+        count = len(queries.inside(ask.store, clause))
+        return f"{count:,} image{'s' * (count != 1)} lassoed in {clause.model}"
+    if isinstance(clause, Labels):
+        return "label: " + listed(clause.labels)
+    if isinstance(clause, Outcome):
+        return OUTCOMES[clause.outcome]
+    if isinstance(clause, Heads):
+        names = [f"{model} {layer}.{head}" for model, layer, head in clause.heads]
+        return ("head " if len(names) == 1 else f"{len(names)} heads: ") + listed(tuple(names))
+    raise TypeError(clause)
+
+
+def listed(names: tuple[str, ...], most: int = 3) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def counts(ask: Ask, state: State, facts: Facts) -> list:
+    (row,) = queries.image_counts(ask).rows(ask.store).to_pylist()
+    heads = sum(m.layers * m.heads for m in facts.models if m.name in state.models)
+    chosen = sum(h[0] in state.models for h in state.selection.heads)
+    return [html.B(f"{row['kept']:,}", id="count-images"), f" of {row['images']:,} images",
+            html.Span("·", className="dot"),
+            html.B(f"{chosen or heads:,}", id="count-heads"), f" of {heads:,} heads"]
+
+
+def model_key(state: State, facts: Facts) -> list:
+    """A chip per model on show: its colour and symbol; opened, where it comes from."""
+    return [_model(facts.model(name)) for name in state.models]
+
+
+def _model(model: Model):
+    row = model.row
+    accuracy = "" if row["accuracy"] is None else f" · {row['accuracy']:.0%} correct"
+    return html.Details([
+        html.Summary([
+            html.Span(theme.glyph(model.index), style={"color": theme.model_colour(model.index)},
+                      className="glyph"),
+            html.Span(short_name(model.name, 26), className="model-name"),
+            html.Span(f"{model.layers} × {model.heads} heads{accuracy}", className="model-facts")],
+            title=model.name),
+        html.Div(_provenance(model), className="provenance")], className="model")
+
+
+def _provenance(model: Model) -> list:
+    row = model.row
+    accuracy = "not known" if row["accuracy"] is None else f"{row['accuracy']:.1%}"
+    registers = f", {row['registers']} registers" if row["registers"] else ""
+    facts = {
+        "spec": row["spec"], "family": row["family"],
+        "heads": f"{model.layers} layers × {model.heads} heads",
+        "input": f"{row['image_h']} × {row['image_w']} pixels, patches of {row['patch']}",
+        "grid": f"{model.grid_h} × {model.grid_w} patches",
+        "class token": ("yes" if row["class_token"] else "no") + registers,
+        "classifier": model.classifier, "accuracy": accuracy,
+        "parameters": f"{row['parameters'] or 0:,}",
+        "weights sha256": (row["weights_sha256"] or "")[:12],
+        "preprocessing": _compact(row["preprocessing"]), "made with": _compact(row["versions"]),
+    }
+    return [html.B(model.name), html.Table(html.Tbody(
+        [html.Tr([html.Th(k), html.Td(str(v))]) for k, v in facts.items()]))]
+
+
+def _compact(text: str | None) -> str:
+    try:
+        return ", ".join(f"{k} {v}" for k, v in json.loads(text or "{}").items()) or "not recorded"
+    except (ValueError, AttributeError):
+        return str(text)
+
+
+def focus(ask: Ask, state: State, facts: Facts) -> list:
+    """The focused image: thumbnail, label and each model's five most probable classes."""
+    if state.focus is None:
+        return [html.P("Click a dot, or type an image's number or path.", className="hint")]
+    rows = queries.image_card(ask, state.focus).rows(ask.store).to_pylist()
+    if not rows:
+        return [html.P(f"There is no image {state.focus}.", className="hint")]
+    image = rows[0]
+    return [
+        html.Div([html.Img(src=get_relative_path(f"/thumbnail/{state.focus}"), alt=image["path"]),
+                  button("×", look="cross", tip="release this image", drop="focus")],
+                 className="thumb"),
+        html.Div([html.B(f"image {state.focus}"), html.Span(image["path"], title=image["path"],
+                                                            className="path")]),
+        html.Div(f"label: {image['label']}" if image["label"] is not None else "no label"),
+        *[_top5(facts.model(r["model"]), r) for r in rows if r["model"] is not None]]
+
+
+def _top5(model: Model, row: dict):
+    head = html.Div([html.Span(theme.glyph(model.index), className="glyph",
+                               style={"color": theme.model_colour(model.index)}),
+                     html.Span(short_name(model.name, 22), title=model.name)],
+                    className="top5-model")
+    if row["top5"] is None:
+        return html.Div([head, html.Div("no classifier", className="hint")], className="top5")
+    return html.Div([head, *[_bar(one, model, row["label"]) for one in row["top5"]]],
+                    className="top5")
+
+
+def _bar(one: dict, model: Model, label: str | None):
+    right = " right" if one["name"] == label else ""
+    return html.Div([
+        html.Div(className="bar", style={
+            "width": f"{100 * one['probability']:.1f}%",
+            "background": theme.tint(theme.model_colour(model.index), 0.22)}),
+        html.Span(one["name"], className="bar-name" + right, title=one["name"]),
+        html.Span(f"{one['probability']:.3f}", className="bar-value")], className="bar-row")
+
+
+def about(name: str) -> list:
+    """The one definition of a measure, as the schema has it."""
+    column = measure(name)
+    direction = {1: "higher = the head matters more", -1: "lower = the head matters more"}
+    facts = [("unit", column.unit or "none"), ("range", column.range), ("source", column.source),
+             ("reading", direction.get(column.important, ""))]
+    return [html.B(column.label or name), html.P(column.text), html.Div(
+        [html.Div(f"{k}: {v}") for k, v in facts if v], className="about-facts"),
+        html.Code(name)]
+
+
+def query_block(view: str, store: Store, name: str, query: Query):
+    """One query of a view: what it is, its SQL, its parameters and how many rows it gave."""
+    rows = query.rows(store)
+    params = [f"${k} = {_value(v)}" for k, v in query.params.items()]
+    return html.Div([
+        html.Div([html.B(name), html.Span(f"{rows.num_rows:,} rows", className="hint"),
+                  button("CSV", csv=f"{get_relative_path('/rows/')}{view}/{name}.csv")],
+                 className="query-head"),
+        html.Pre(query.sql), html.Pre("\n".join(params), className="params") if params else None])
+
+
+def _value(value: object, most: int = 160) -> str:
+    text = repr(value)
+    if len(text) <= most:
+        return text
+    count = f"  ({len(value)} values)" if isinstance(value, list) else ""
+    return text[:most] + " …" + count

@@ -1,0 +1,153 @@
+"""What the page shows, as one frozen value: URL query string <-> State <-> the page's store.
+
+A state always holds valid, concrete values for a given store; whatever a URL asks for and the store
+lacks is left out and said in words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from urllib.parse import parse_qs, urlencode
+
+from dashapp.facts import Facts
+from store.schema import IMPORTANCE, STRENGTH
+from store.selection import HeadKey, Heads, Labels, Region, Selection
+
+MAX_URL = 60_000
+SHOWN_AT_FIRST = 4
+
+COLOURS = {
+    "label": "label",
+    "correct": "correct or wrong",
+    "probability": "probability of the top class",
+    "agreement": "agreement between models",
+    "effect": "effect of the chosen heads",
+}
+AXES = {"head": "head index", "depth": "relative depth"}
+MARKS = {"dots": "dots", "thumbnails": "thumbnails"}
+HOPS = {"hop": "patches", "side": "share of grid side"}
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "importance": tuple(c.name for c in IMPORTANCE),
+    "strength": tuple(c.name for c in STRENGTH),
+    "colour": tuple(COLOURS),
+    "axis": tuple(AXES),
+    "marks": tuple(MARKS),
+    "hops": tuple(HOPS),
+}
+"""The fields of a state that hold one of a few names, and these names."""
+
+
+NOTHING = Selection()
+
+
+@dataclass(frozen=True)
+class State:
+    """`focus` is the image in the small panel, or None."""
+
+    models: tuple[str, ...] = ()
+    selection: Selection = NOTHING
+    focus: int | None = None
+    importance: str = "probability_drop"
+    strength: str = "hop_entropy"
+    colour: str = "label"
+    axis: str = "head"
+    marks: str = "dots"
+    hops: str = "hop"
+
+    def to_url(self, facts: Facts) -> str:
+        """`?key=value&...`, without what is the default anyway; empty for the default state."""
+        default = defaults(facts)
+        pairs: list[tuple[str, str]] = []
+        if self.models != default.models:
+            pairs += [("model", m) for m in self.models] or [("model", "")]
+        beside = defaults(facts, self.models)
+        pairs += [(key, getattr(self, key)) for key in CHOICES
+                  if getattr(self, key) != getattr(beside, key)]
+        pairs += self.selection.to_url()
+        if self.focus is not None:
+            pairs.append(("image", str(self.focus)))
+        return "?" + urlencode(pairs) if pairs else ""
+
+
+def defaults(facts: Facts, models: tuple[str, ...] | None = None) -> State:
+    """The state of a bare URL, for these models (by default the first few of the store)."""
+    names = facts.names[:SHOWN_AT_FIRST] if models is None else models
+    shown = [facts.model(n) for n in names]
+    classified = all(m.has_classifier for m in shown)
+    return State(
+        models=names,
+        importance="probability_drop" if classified else "embedding_l2",
+        colour="label" if facts.labels else "probability" if classified else "effect",
+        hops="hop" if len({m.hops for m in shown}) <= 1 else "side")
+
+
+def from_url(search: str, facts: Facts) -> tuple[State, list[str]]:
+    """The state that a query string asks for, and what of it this store cannot show."""
+    if len(search) > MAX_URL:
+        return defaults(facts), [f"the link is longer than {MAX_URL} characters"]
+    try:
+        values = parse_qs(search.lstrip("?"), keep_blank_values=True, max_num_fields=2000)
+    except ValueError:
+        return defaults(facts), ["the link has too many parts"]
+    problems: list[str] = []
+    models = _models(values, facts, problems)
+    state = defaults(facts, models)
+    for key, allowed in CHOICES.items():
+        wanted = values.get(key, [getattr(state, key)])[0]
+        if wanted in allowed:
+            state = replace(state, **{key: wanted})  # type: ignore[arg-type]
+        else:
+            problems.append(f"{key} {short(wanted)} (one of {', '.join(allowed)})")
+    selection, unread = Selection.from_url({k: [v for v in vs if v] for k, vs in values.items()
+                                            if k != "outcome" or vs[0]})
+    problems += unread
+    selection = _known(selection, facts, problems)
+    return replace(state, selection=selection, focus=_focus(values, facts, problems)), problems
+
+
+def _models(values: Mapping[str, Sequence[str]], facts: Facts, problems: list[str]
+            ) -> tuple[str, ...]:
+    if "model" not in values:
+        return defaults(facts).models
+    wanted = [m for m in dict.fromkeys(values["model"]) if m]
+    problems += [f"model {short(m)} (not in this store)" for m in wanted if m not in facts.names]
+    known = tuple(m for m in facts.names if m in wanted)
+    return known if known or not wanted else defaults(facts).models
+
+
+def _known(selection: Selection, facts: Facts, problems: list[str]) -> Selection:
+    """The selection without what the store does not hold."""
+    labels = {label for label, _ in facts.labels}
+    problems += [f"label {short(x)} (not in this store)" for x in selection.labels
+                 if x not in labels]
+    selection = selection.with_(Labels(tuple(x for x in selection.labels if x in labels)))
+    for region in selection.regions:
+        if region.model not in facts.names:
+            problems.append(f"a lasso in model {short(region.model)} (not in this store)")
+            selection = selection.with_(Region(region.model, ()))
+    unknown = [h for h in selection.heads if not _is_head(h, facts)]
+    problems += [f"head {h[1]}.{h[2]} of {short(h[0])} (not in this store)" for h in unknown[:3]]
+    return selection.with_(Heads(tuple(h for h in selection.heads if h not in unknown)))
+
+
+def _is_head(key: HeadKey, facts: Facts) -> bool:
+    model, layer, head = key
+    found = next((m for m in facts.models if m.name == model), None)
+    return found is not None and layer < found.layers and head < found.heads
+
+
+def _focus(values: Mapping[str, Sequence[str]], facts: Facts, problems: list[str]) -> int | None:
+    text = values.get("image", [""])[0]
+    if not text:
+        return None
+    if text.isascii() and text.isdigit() and len(text) < 10 and int(text) < facts.images:
+        return int(text)
+    problems.append(f"image {short(text)} (0 to {facts.images - 1})")
+    return None
+
+
+def short(text: str) -> str:
+    """Quoted, and cut where it is long."""
+    return repr(text if len(text) <= 40 else text[:40] + "...")

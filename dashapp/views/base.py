@@ -1,0 +1,59 @@
+"""What a view is: a question, a picture and a sentence. Views never open a connection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import plotly.graph_objects as go
+import pyarrow as pa
+
+from dashapp.facts import Facts, Model
+from dashapp.state import State
+from store.queries import Ask, Query
+
+Rows = Mapping[str, pa.Table]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    figure: go.Figure
+    caption: str
+
+
+@dataclass(frozen=True)
+class View:
+    """One chart. `reads` are the fields of the state that it depends on: it is redrawn when one
+    changes. `brush` is what a lasso or click in it filters: images, heads or nothing.
+    """
+
+    id: str
+    title: str
+    help: str
+    brush: str
+    reads: tuple[str, ...]
+    controls: tuple[str, ...]
+    ask: Callable[[Ask, State, Facts], dict[str, Query]]
+    draw: Callable[[Rows, State, Facts], Drawn]
+
+    def key(self, state: State) -> str:
+        """Equal where the picture would be equal."""
+        return repr([getattr(state, name) for name in self.reads])
+
+
+def shown(state: State, facts: Facts) -> list[Model]:
+    return [facts.model(name) for name in state.models]
+
+
+def heads_on_show(state: State) -> tuple:
+    """The chosen heads of the models on show."""
+    return tuple(h for h in state.selection.heads if h[0] in state.models)
+
+
+def over_images(state: State) -> str:
+    return "the filtered images" if state.selection.images.clauses else "all images"
+
+
+def interval_note(state: State) -> str:
+    return ("whiskers: mean ± 1.96 standard errors over the filtered images"
+            if state.selection.images.clauses else "whiskers: 95 % bootstrap interval over images")

@@ -1,0 +1,31 @@
+"""`headatlas demo`: the bundled ViTs on the bundled images, then the page."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from precompute import zoo
+from precompute.pipeline import Request, precompute
+from precompute.progress import say
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--store", type=Path, default=Path("demo-atlas"), metavar="DIR",
+                        help="where to keep it (default: demo-atlas)")
+    parser.add_argument("--port", type=int, default=8050)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--no-serve", action="store_true", help="stop when the store is there")
+
+
+def run(args: argparse.Namespace) -> None:
+    precompute(Request(models=[f"zoo:{name}" for name in zoo.names()], images=zoo.IMAGES,
+                       labels=zoo.LABELS, store=args.store))
+    serve = ["serve", "--store", str(args.store), "--host", args.host, "--port", str(args.port)]
+    if args.no_serve:
+        say(f"done; look at it with: headatlas {' '.join(serve)}")
+        return
+    # A process of its own: the page needs no torch, so it should not carry it.
+    os.execv(sys.executable, [sys.executable, "-m", "headatlas", *serve])

@@ -1,0 +1,62 @@
+"""A small world to precompute in: a folder of pictures, their labels, and checkpoints on disk."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import timm
+from PIL import Image
+from safetensors.torch import save_file
+
+from precompute.pipeline import Request, precompute
+from store.reader import Store, open_store
+from store.schema import TABLES
+from tests.precompute.vits import randomise
+
+ARCHITECTURE = "vit_tiny_patch16_224"
+SIZE = (32, 32)
+KINDS = ("bird", "cat", "dog")
+
+
+def make_pictures(folder: Path, count: int = 9, start: int = 0) -> Path:
+    """Noise with a colour for each kind; some in subfolders, some grey, none square."""
+    for i in range(start, start + count):
+        rng = np.random.default_rng(i)
+        pixels = rng.integers(0, 120, (40, 50, 3), dtype=np.uint8)
+        pixels[..., i % 3] += 100
+        image = Image.fromarray(pixels)
+        file = folder / (f"deep/er/{i:03d}.png" if i % 4 == 3 else f"{i:03d}.jpg")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        (image.convert("L") if i % 5 == 4 else image).save(file)
+    return folder
+
+
+def make_labels(folder: Path, file: Path) -> Path:
+    with file.open("w", newline="") as handle:
+        writer = csv.writer(handle)
+        writer.writerow(["image", "label", "note"])
+        for path in sorted(folder.rglob("*.*")):
+            writer.writerow([path.relative_to(folder).as_posix(), KINDS[int(path.stem) % 3], "x"])
+    return file
+
+
+def make_checkpoint(file: Path, classes: int = 0, seed: int = 0) -> str:
+    """A SPEC for a small ViT with random weights whose heads matter."""
+    model = timm.create_model(ARCHITECTURE, img_size=224, num_classes=classes)
+    save_file(randomise(model, seed).state_dict(), file)
+    return f"{ARCHITECTURE}@{file}"
+
+
+def run(store: Path, images: Path, *specs: str, **options: object) -> Store:
+    """`headatlas precompute` without the command line, at a small size; returns the open store."""
+    options = {"sizes": [SIZE], **options}
+    precompute(Request(models=specs, images=images, store=store, **options))
+    return open_store(store)
+
+
+def all_rows(store: Store) -> dict[str, list[dict]]:
+    """Every row of every table, in order of key; floats as they are."""
+    return {name: store.query(f"SELECT * FROM {name} ORDER BY {', '.join(table.keys)}").to_pylist()
+            for name, table in TABLES.items()}
