@@ -29,7 +29,6 @@ lint: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks.ablation
-	$(BIN)/python -m benchmarks.page
 
 screenshots: setup
 	$(BIN)/python docs/screenshots.py --store demo-atlas

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from store import queries
 from store.reader import Store
+from store.selection import HeadKey
 
 REFRESH_SECONDS = 2.0
 
@@ -46,6 +47,11 @@ class Facts:
 
     def model(self, name: str) -> Model:
         return next(m for m in self.models if m.name == name)
+
+    def has_head(self, key: HeadKey) -> bool:
+        model, layer, head = key
+        found = next((m for m in self.models if m.name == model), None)
+        return found is not None and 0 <= layer < found.layers and 0 <= head < found.heads
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -70,7 +70,8 @@ def _finite(value: object) -> bool:
 
 
 def _heads(state: State, gesture: dict, facts: Facts) -> State:
-    sent = tuple(dict.fromkeys(_key(h) for h in gesture.get("heads") or []))
+    keys = dict.fromkeys(_key(h) for h in gesture.get("heads") or [])
+    sent = tuple(key for key in keys if facts.has_head(key))
     before = state.selection.heads
     if gesture.get("op") == "toggle":
         sent = (tuple(h for h in before if h not in sent)

@@ -82,11 +82,11 @@ def _card(view: View) -> html.Section:
                             title="the SQL behind this chart"),
                 button("CSV", tip="the rows of this chart",
                        csv=f"{get_relative_path('/rows/')}{view.id}.csv")],
-                className="tools")], className="card-head"),
-        html.Div(body, className="card-body"),
+                className="tools")], className="pane-head"),
+        html.Div(body, className="pane-body"),
         html.P(id=f"caption-{view.id}", className="caption"),
         dcc.Store(id=f"figure-{view.id}"), dcc.Store(id=f"key-{view.id}"),
-        dcc.Store(id=f"brush-{view.id}", data=view.brush)], className=f"card view-{view.id}")
+        dcc.Store(id=f"brush-{view.id}", data=view.brush)], className=f"pane view-{view.id}")
 
 
 def _focus_panel() -> html.Aside:

@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlencode
 
 from dashapp.facts import Facts
 from store.schema import IMPORTANCE, STRENGTH
-from store.selection import HeadKey, Heads, Labels, Region, Selection
+from store.selection import Heads, Labels, Region, Selection
 
 MAX_URL = 60_000
 SHOWN_AT_FIRST = 4
@@ -127,15 +127,9 @@ def _known(selection: Selection, facts: Facts, problems: list[str]) -> Selection
         if region.model not in facts.names:
             problems.append(f"a lasso in model {short(region.model)} (not in this store)")
             selection = selection.with_(Region(region.model, ()))
-    unknown = [h for h in selection.heads if not _is_head(h, facts)]
+    unknown = [h for h in selection.heads if not facts.has_head(h)]
     problems += [f"head {h[1]}.{h[2]} of {short(h[0])} (not in this store)" for h in unknown[:3]]
-    return selection.with_(Heads(tuple(h for h in selection.heads if h not in unknown)))
-
-
-def _is_head(key: HeadKey, facts: Facts) -> bool:
-    model, layer, head = key
-    found = next((m for m in facts.models if m.name == model), None)
-    return found is not None and layer < found.layers and head < found.heads
+    return selection.with_(Heads(tuple(h for h in selection.heads if facts.has_head(h))))
 
 
 def _focus(values: Mapping[str, Sequence[str]], facts: Facts, problems: list[str]) -> int | None:

@@ -68,7 +68,8 @@ def load(text: str, size: Size | None = None, device: str = "cpu") -> Vit:
     except ModelError:
         raise
     except Exception as error:  # timm, torch and the hub raise whatever they like
-        raise ModelError(f"model {spec.text!r} cannot be loaded: {_one_line(error)}") from error
+        at = f" at {size[0]}x{size[1]} pixels" if size else ""
+        raise ModelError(f"model {spec.text!r} cannot be loaded{at}: {_one_line(error)}") from error
     model = model.to(device).float().eval().requires_grad_(False)
     channels = int(config["input_size"][0])
     if channels not in (1, 3):
@@ -136,8 +137,8 @@ def _create(spec: Spec, name: str, size: Size | None, **options: Any) -> Model:
         return timm.create_model(name, **options)
     except TypeError as error:
         if size and "img_size" in str(error):
-            raise ModelError(f"model {spec.text!r} has a fixed input size; "
-                             "leave --image-size away") from error
+            raise ModelError(f"model {spec.text!r} does not let its input size be chosen: leave "
+                             "--image-size away") from error
         raise
 
 

@@ -60,10 +60,11 @@ def height_of(count: int) -> int:
 
 
 def name_above(figure: go.Figure, model: Model, pane: Pane, note: str = "") -> None:
-    """The model's symbol and name, over the pane's top left corner."""
+    """The model's symbol and name, over the pane's top left corner, as long as it has room."""
+    room = {1: 48, 2: 28, 3: 19}.get(pane.columns, 13)
     figure.add_annotation(
         text=f"<span style='color:{theme.model_colour(model.index)}'>{theme.glyph(model.index)}"
-             f"</span> {plain(short_name(model.name, 28))}{note}",
+             f"</span> {plain(short_name(model.name, room))}{note}",
         x=0, xref=f"x{pane.axis} domain", y=1, yref=f"y{pane.axis} domain", xanchor="left",
         yanchor="bottom", showarrow=False, font={"size": 12, "color": theme.INK})
 

@@ -134,7 +134,7 @@ def hops(rows: pa.Table, series: list[Series], by_side: bool, per_head: bool) ->
         margin={"t": 34 if per_head else 10},
         xaxis={"title": {"text": "hop / grid side (share of side)" if by_side else
                          "hop (patches, Chebyshev distance)"}, "rangemode": "tozero"},
-        yaxis={"title": {"text": "strength (mean attention weight)"}, "rangemode": "tozero",
+        yaxis={"title": {"text": "strength<br>(mean attention weight)"}, "rangemode": "tozero",
                "exponentformat": "power"})
     return figure
 

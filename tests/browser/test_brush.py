@@ -137,7 +137,7 @@ def test_nothing_overlaps_or_sticks_out(page, served, width):
     page.tab.set_viewport_size({"width": width, "height": 900})
     page.open(served)
     assert page.tab.evaluate("document.documentElement.scrollWidth") <= width
-    boxes = page.tab.evaluate("[...document.querySelectorAll('.card')].map(c => {"
+    boxes = page.tab.evaluate("[...document.querySelectorAll('.pane')].map(c => {"
                               "const b = c.getBoundingClientRect();"
                               "return [b.left, b.top, b.right, b.bottom]; })")
     for i, a in enumerate(boxes):

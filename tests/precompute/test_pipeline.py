@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
 import signal
@@ -251,33 +250,38 @@ def test_a_folder_with_other_things_is_left_alone(world: Path, tmp_path: Path) -
 
 
 def test_killed_at_any_moment_it_completes_to_the_same_rows(world: Path, tmp_path: Path) -> None:
-    """SIGKILL after random delays, until a run gets through; then the rows are those of a run
-    that nobody disturbed."""
-    images = make_pictures(tmp_path / "images", 80)
+    """SIGKILL at random moments, each a little further on; then the rows are those of a run that
+    nobody disturbed."""
+    images = make_pictures(tmp_path / "images", 70)
     labels = make_labels(images, tmp_path / "labels.csv")
-    command = _command(tmp_path / "killed", images, labels, *_specs(world))
-    started = time.monotonic()
-    subprocess.run(_command(tmp_path / "whole", images, labels, *_specs(world)), check=True,
-                   capture_output=True)
-    whole_run = time.monotonic() - started
-    rng = random.Random(os.getpid())
-    kills = 0
-    for _ in range(6):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            process.wait(rng.uniform(0.35, 0.9) * whole_run)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            kills += 1
-        if (tmp_path / "killed" / places.MARKER).exists():
-            all_rows(open_store(tmp_path / "killed"))  # it opens, whatever happened
-    subprocess.run(command, check=True, capture_output=True)
-    assert kills > 0
-    wanted, found = (all_rows(open_store(tmp_path / name)) for name in ("whole", "killed"))
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    rng = random.Random(0)
+    for files in (0, 2, 7, 12, 15):
+        process = subprocess.Popen(_command(killed, images, labels, *_specs(world)),
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        _wait_for_files(process, killed, files)
+        time.sleep(rng.uniform(0, 0.3))
+        assert process.poll() is None, "it was through before it could be killed"
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        all_rows(open_store(killed))  # it opens, whatever happened
+    for store in (killed, whole):
+        subprocess.run(_command(store, images, labels, *_specs(world)), check=True,
+                       capture_output=True)
+    wanted, found = all_rows(open_store(whole)), all_rows(open_store(killed))
     for table, rows in wanted.items():
         assert found[table] == rows, table
-    assert [f.name for f in (tmp_path / "killed" / "tmp").iterdir()] == ["lock"]
+    assert [f.name for f in (killed / "tmp").iterdir()] == ["lock"]
+
+
+def _wait_for_files(process: subprocess.Popen, store: Path, count: int) -> None:
+    """Until the store is there and holds so many finished files."""
+    while process.poll() is None:
+        if (store / places.MARKER).exists():
+            finished = [f for f in store.rglob("*.parquet") if "tmp" not in f.parts]
+            if len(finished) >= count:
+                return
+        time.sleep(0.005)
 
 
 def _command(store: Path, images: Path, labels: Path, *specs: str) -> list[str]:

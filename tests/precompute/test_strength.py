@@ -9,7 +9,8 @@ import torch
 
 from precompute.anatomy import Geometry
 from precompute.strength import STRENGTH, confidence, look
-from store.schema import PROFILES, STRENGTH as COLUMNS
+from store.schema import PROFILES
+from store.schema import STRENGTH as COLUMNS
 
 GRIDS = [Geometry(4, 4, 1, True), Geometry(3, 5, 0, False), Geometry(5, 2, 3, True),
          Geometry(2, 3, 2, False), Geometry(1, 1, 1, True)]

@@ -1,0 +1,30 @@
+"""Print the README's table of measures from the one definition (a test compares them).
+
+    python docs/readme_tables.py
+"""
+
+from __future__ import annotations
+
+from store.schema import IMPORTANCE, PROFILES, STRENGTH, Column
+
+HEAD = "| measure | definition | unit | range | source |\n| --- | --- | --- | --- | --- |"
+
+
+def measures() -> str:
+    """Two Markdown tables: importance and strength."""
+    return (f"**Which heads matter** (`head_scores`, one row per model, image, layer, head and "
+            f"ablation)\n\n{_table(IMPORTANCE)}\n\n**How far they look** (`head_strength`, one row "
+            f"per model, image, layer and head)\n\n{_table((*STRENGTH, *PROFILES))}")
+
+
+def _table(columns: tuple[Column, ...]) -> str:
+    return "\n".join([HEAD, *map(_row, columns)])
+
+
+def _row(column: Column) -> str:
+    cells = (f"`{column.name}`", column.text, column.unit, column.range, column.source)
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+if __name__ == "__main__":
+    print(measures())

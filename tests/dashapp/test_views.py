@@ -1,0 +1,188 @@
+"""Every view draws for every kind of state: numbers where they belong, words where none are."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from dashapp.callbacks import draw_view
+from dashapp.figures import heads as head_figures
+from dashapp.figures.strength import series_of
+from dashapp.state import CHOICES, from_url
+from dashapp.views import VIEWS
+from store import queries
+from store.queries import Ask
+from store.schema import measure
+from store.selection import Selection
+
+BY_ID = {view.id: view for view in VIEWS}
+FAR_AWAY = "lasso=900,900,901,900,900,901%40alpha"
+STATES = [
+    "", "?model=alpha", "?model=gamma", "?model=", "?label=cat", "?" + FAR_AWAY,
+    "?heads=0.1%40alpha&heads=0.0,3.5%40gamma", "?heads=0.1%40alpha&model=beta",
+    "?image=3&label=dog&heads=1.1%40beta", "?outcome=all_wrong&axis=depth&image=0",
+    "?heads=" + ",".join(f"{a}.{b}" for a in range(6) for b in range(4)) + "%40alpha",
+    *(f"?{key}={value}" for key, values in CHOICES.items() for value in values),
+    *(f"?model=gamma&colour={c}&label=cat" for c in CHOICES["colour"]),
+]
+
+
+def drawn(view: str, search: str, store, facts):
+    state, problems = from_url(search, facts)
+    assert problems == []
+    return draw_view(BY_ID[view], store, state, facts)
+
+
+@pytest.mark.parametrize("search", STATES)
+@pytest.mark.parametrize("view", BY_ID)
+def test_every_view_draws_every_state(view, search, store, facts):
+    made = drawn(view, search, store, facts)
+    assert len(made.figure.to_json()) < 400_000
+    assert made.caption or search == "?model="
+
+
+@pytest.mark.parametrize("view", [v for v in BY_ID if v != "overview"])
+def test_axes_have_titles(view, store, facts):
+    figure = drawn(view, "?image=3", store, facts).figure
+    titles = [figure.layout[name].title.text for name in ("xaxis", "yaxis")]
+    assert all(titles), titles
+
+
+def traces(figure, **meta):
+    return [t for t in figure.data if t.meta and all(t.meta.get(k) == v for k, v in meta.items())]
+
+
+def test_the_matrix_holds_the_means(store, facts):
+    figure = drawn("matrix", "?model=alpha&label=cat", store, facts).figure
+    (cells,) = traces(figure, grid=True)
+    assert np.shape(cells.z) == (6, 4)
+    assert cells.z[0][1] == pytest.approx(0.6, abs=0.01)
+    assert figure.layout.coloraxis.colorbar.title.text == measure("probability_drop").title
+
+
+def test_what_is_not_defined_is_said(store, facts):
+    figure = drawn("matrix", "?importance=probability_drop", store, facts).figure
+    said = [a.text.replace("<br>", " ") for a in figure.layout.annotations]
+    assert any("gamma has no classifier: choose an embedding measure" in s for s in said)
+    (gamma,) = traces(figure, model="gamma")
+    assert all(v is None for row in gamma.z for v in row)
+    assert "gamma" in drawn("line", "?importance=probability_drop", store, facts).caption
+
+
+def test_chosen_heads_are_outlined_and_the_others_veiled(store, facts):
+    figure = drawn("matrix", "?heads=0.1%40alpha", store, facts).figure
+    assert len(figure.layout.shapes) == 1
+    assert (figure.layout.shapes[0].x0, figure.layout.shapes[0].y0) == (0.5, -0.5)
+    assert len([t for t in figure.data if t.type == "heatmap"]) == 6
+
+
+def test_the_line_starts_at_the_unpruned_model(store, facts):
+    figure = drawn("line", "?model=alpha&importance=probability", store, facts).figure
+    (curve,) = traces(figure, model="alpha")
+    expected = np.mean(store.query("SELECT probability FROM predictions WHERE model = 'alpha'")
+                       ["probability"].to_numpy())
+    assert curve.x[0] == 0
+    assert curve.y[0] == pytest.approx(expected)
+    assert len(curve.x) == 1 + 6 * 4
+    assert [s.y0 for s in figure.layout.shapes if s.line.dash == "dash"] == [
+        pytest.approx(expected)]
+
+
+@pytest.mark.parametrize(("name", "start"), [("probability_drop", 0.0), ("js_divergence", 0.0),
+                                             ("confidence", math.nan), ("direct_logit", math.nan)])
+def test_the_baseline_of_other_measures(store, facts, name, start):
+    (curve,) = traces(drawn("line", f"?model=alpha&importance={name}", store, facts).figure,
+                      model="alpha")
+    assert curve.y[0] == pytest.approx(start, nan_ok=True)
+
+
+def test_relative_depth_lines_models_up(store, facts):
+    figure = drawn("line", "?axis=depth", store, facts).figure
+    for model in facts.names:
+        (curve,) = traces(figure, model=model)
+        assert (curve.x[0], curve.x[-1]) == (0, 1)
+
+
+def test_filtered_images_are_greyed_not_dropped(store, facts):
+    figure = drawn("overview", "?label=cat", store, facts).figure
+    for trace in traces(figure):
+        if trace.meta.get("model"):
+            assert len(trace.x) == 60
+            assert list(trace.selectedpoints) == list(range(1, 60, 4))
+
+
+def test_a_filter_that_selects_nothing(store, facts):
+    figure = drawn("overview", "?" + FAR_AWAY, store, facts).figure
+    assert all(list(t.selectedpoints) == [] for t in traces(figure) if t.meta.get("model"))
+
+
+def test_the_focused_image_is_marked_in_every_overview(store, facts):
+    figure = drawn("overview", "?image=3", store, facts).figure
+    assert len([t for t in figure.data if t.marker.symbol == "circle-open"]) == 3
+
+
+def test_thumbnails_are_links_to_this_server(store, facts):
+    figure = drawn("overview", "?marks=thumbnails", store, facts).figure
+    assert len(figure.layout.images) == 180
+    assert all(i.source.startswith("/thumbnail/") for i in figure.layout.images)
+
+
+def test_the_maximum_of_hop_entropy_is_drawn(store, facts):
+    figure = drawn("layers", "", store, facts).figure
+    assert sorted(s.y0 for s in figure.layout.shapes) == [
+        pytest.approx(math.log(k)) for k in (7, 8, 14)]
+    assert len(drawn("layers", "?strength=sink", store, facts).figure.layout.shapes) == 0
+
+
+def test_hops_are_shares_of_the_side_where_grids_differ(store, facts):
+    figure = drawn("hops", "", store, facts).figure
+    assert max(max(t.x) for t in figure.data) < 1
+    assert "share of side" in figure.layout.xaxis.title.text
+    assert max(max(t.x) for t in drawn("hops", "?hops=hop", store, facts).figure.data) == 13
+
+
+def test_strength_follows_the_chosen_heads(store, facts):
+    named = [t.name for t in drawn("distribution", "?heads=0.1,2.3%40alpha", store,
+                                   facts).figure.data]
+    assert named == ["alpha 0.1", "alpha 2.3"]
+
+
+def test_histograms_sum_to_one_and_mark_the_focused_image(store, facts):
+    figure = drawn("distribution", "?heads=0.1%40alpha&image=3", store, facts).figure
+    (steps,) = figure.data
+    assert sum(steps.y[:-1]) == pytest.approx(1)
+    value = store.query("SELECT hop_entropy FROM head_strength WHERE model = 'alpha' AND "
+                        "layer = 0 AND head = 1 AND image = 3")["hop_entropy"][0].as_py()
+    assert [s.x0 for s in figure.layout.shapes] == [pytest.approx(value)]
+
+
+def test_heads_of_one_model_can_be_told_apart(facts):
+    keys = tuple(("alpha", layer, head) for layer in range(2) for head in range(4))
+    looks = {(s.colour, s.dash) for s in series_of(list(facts.models), keys)}
+    assert len(looks) == len(keys)
+
+
+def test_events_can_read_what_they_need(store, facts):
+    """NumPy `customdata` never reaches an event, so it must travel as a plain list."""
+    for view in ("overview", "line", "layers"):
+        sent = json.loads(drawn(view, "", store, facts).figure.to_json())
+        for trace in sent["data"]:
+            if (trace.get("meta") or {}).get("model"):
+                assert isinstance(trace["customdata"], list)
+
+
+def test_names_are_never_markup(store, facts):
+    values = head_figures.Values(queries.head_values(
+        Ask(store, ("alpha",), Selection()), "flip").rows(store))
+    text = values.hover(("<img src=x onerror=alert(1)>", 0, 0), measure("flip"))
+    assert "<img" not in text
+
+
+@pytest.mark.parametrize("view", VIEWS, ids=lambda v: v.id)
+def test_a_view_is_redrawn_only_for_what_it_reads(view, facts):
+    start, _ = from_url("", facts)
+    other, _ = from_url("?image=3", facts)
+    assert (view.key(start) != view.key(other)) == ("focus" in view.reads)
