@@ -25,7 +25,7 @@ from precompute.clean import CleanPass, clean_pass
 from precompute.models import Vit
 from precompute.readout import embeddings
 from precompute.strength import STRENGTH, look
-from precompute.sweep import choose_engine, hooks_engine
+from precompute.sweep import ENGINES, choose_engine, hooks_engine
 
 REAL = Path(os.environ.get("HEADATLAS_REAL", "../shared/real")) / "vits14_imgfocus.safetensors"
 
@@ -60,7 +60,7 @@ def _line(vit: Vit, batch: int, rounds: int) -> str:
     channels = 1 if vit.mode == "L" else 3
     images = torch.randn(batch, channels, *vit.anatomy.image)
     clean = clean_pass(vit.model, vit.anatomy, images)
-    _, engine = choose_engine(vit.model, vit.anatomy, images, clean)
+    engine = ENGINES[choose_engine(vit.model, vit.anatomy, images, clean)]
     times: dict[str, list[float]] = {"N1": [], "sweep": [], "plain": [], "watched": []}
     for _ in range(rounds):
         times["plain"].append(_timed(lambda: clean_pass(vit.model, vit.anatomy, images)))

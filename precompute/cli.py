@@ -43,6 +43,7 @@ def run(args: argparse.Namespace) -> None:
                              "give one for each --model")
     if any(not name.strip() for name in args.name):
         raise AtlasError("a --name is empty")
+    torch.backends.cudnn.allow_tf32 = False  # float32 is the reference, also in the patch stem
     if args.threads:
         torch.set_num_threads(args.threads)
     precompute(Request(

@@ -38,13 +38,20 @@ def embed_batch(name: str, vit: Vit, batch: Batch) -> pa.Table:
 
 
 def choose_classifier(writer: StoreWriter, name: str, vit: Vit) -> Classifier:
-    """The model's own classifier; else the probe it has, or one fitted now; else none."""
+    """The model's own classifier; else the probe it has, or one fitted now; else none.
+
+    What was chosen once stays: labels that come later do not change a model's classifier.
+    """
     if vit.class_names:
         return Native(vit.model)
+    store = Store(writer.path)
+    (row,) = store.query("SELECT classifier FROM models WHERE model = ?", [name]).to_pylist()
+    if row["classifier"] == "none":
+        return Nothing()
     file = places.model_folder(writer.path, name) / "probe.npz"
     if file.exists():
         return probe.from_bytes(file.read_bytes()).to(vit.device)
-    clean = _clean(Store(writer.path), name)
+    clean = _clean(store, name)
     fitted = fit_probe(_matrix(clean["embedding"]), clean["image"].to_pylist(),
                        clean["label"].to_pylist())
     if fitted is None:

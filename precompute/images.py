@@ -82,7 +82,7 @@ def _thumbnail(image: Image.Image) -> bytes:
     small = image.copy()
     small.thumbnail((THUMBNAIL, THUMBNAIL))
     buffer = io.BytesIO()
-    small.save(buffer, "WEBP", quality=80)
+    small.save(buffer, "WEBP", quality=80, lossless=max(image.size) <= THUMBNAIL)
     return buffer.getvalue()
 
 

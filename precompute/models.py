@@ -16,7 +16,7 @@ import torch
 from timm.data import ImageNetInfo, create_transform, resolve_data_config
 from timm.models import load_state_dict
 
-from precompute import zoo
+from precompute import hub, zoo
 from precompute.anatomy import Anatomy, Model, dissect
 from precompute.specs import Spec, parse_spec
 from store.errors import ModelError
@@ -93,6 +93,7 @@ def _from_zoo(spec: Spec, size: Size | None):
 
 
 def _from_timm(spec: Spec, size: Size | None):
+    hub.settle()
     name = f"hf-hub:{spec.name}" if spec.kind == "hub" else spec.name
     if spec.kind == "timm" and not timm.is_model(name):
         raise ModelError(f"no timm model is called {name!r}{_did_you_mean(name)}")

@@ -7,14 +7,14 @@ crash does only what is left, and adding a model or images does only what is new
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 
 from precompute import images, models
-from precompute.batches import batch_size, batches, part_rows
+from precompute.batches import Batch, batch_size, batches, part_rows
 from precompute.clean import clean_pass
 from precompute.describe import choose_classifier, class_map, describe, embed_batch
 from precompute.heads import Subject, measure_heads
@@ -22,7 +22,7 @@ from precompute.models import Vit
 from precompute.progress import Progress, say
 from precompute.register import read_folder, register_images, register_model
 from precompute.summaries import summarise
-from precompute.sweep import choose_engine
+from precompute.sweep import ENGINES, choose_engine
 from store import places
 from store.errors import AtlasError, ModelError
 from store.reader import Store
@@ -79,9 +79,9 @@ def analyse(writer: StoreWriter, name: str, vit: Vit, request: Request) -> None:
     clean_stage(writer, name, vit, request)
     classifier = choose_classifier(writer, name, vit)
     labels = class_map(writer, name, vit, classifier)
-    engine_name, engine = pick_engine(writer, name, vit, request)
-    describe(writer, name, vit, classifier, labels, engine_name)
-    head_stage(writer, Subject(name, vit, engine, classifier, labels), request)
+    engine = pick_engine(writer, name, vit, request)
+    describe(writer, name, vit, classifier, labels, engine)
+    head_stage(writer, Subject(name, vit, ENGINES[engine], classifier, labels), request)
     summary_stage(writer, name)
 
 
@@ -98,10 +98,12 @@ def head_stage(writer: StoreWriter, subject: Subject, request: Request) -> None:
 
 
 def _by_part(writer: StoreWriter, name: str, vit: Vit, request: Request, stage: str,
-             measure) -> None:
+             measure: Callable[[Batch], dict[str, pa.Table]]) -> None:
     """Do the parts of a stage that are missing, each written whole."""
     store = Store(writer.path)
     missing = places.missing_parts(writer.path, name, stage)
+    if not missing:
+        return
     size = batch_size(vit, request.batch)
     folder = places.model_folder(writer.path, name).relative_to(writer.path) / stage
     total = sum(len(part_rows(store, part)) for part in missing)
@@ -115,16 +117,19 @@ def _by_part(writer: StoreWriter, name: str, vit: Vit, request: Request, stage: 
                 table: pa.concat_tables([rows[table] for rows in found]) for table in found[0]})
 
 
-def pick_engine(writer: StoreWriter, name: str, vit: Vit, request: Request):
-    """Compare the engines on the store's first images; say so where the slow one is needed."""
+def pick_engine(writer: StoreWriter, name: str, vit: Vit, request: Request) -> str:
+    """The engine the model has, or the fastest that is right on the store's first images."""
     store = Store(writer.path)
+    (row,) = store.query("SELECT engine FROM models WHERE model = ?", [name]).to_pylist()
+    if row["engine"]:
+        return row["engine"]
     batch = next(batches(store, places.parts_of(writer.path)[0], vit, 2, request.images.absolute()))
     clean = clean_pass(vit.model, vit.anatomy, batch.pixels)
-    engine_name, engine = choose_engine(vit.model, vit.anatomy, batch.pixels, clean)
-    if engine_name == "hooks":
+    engine = choose_engine(vit.model, vit.anatomy, batch.pixels, clean)
+    if engine == "hooks":
         say(f"{name}: {vit.anatomy.family} is not its blocks in sequence; "
             "using a full forward pass per head, exact but slow")
-    return engine_name, engine
+    return engine
 
 
 def summary_stage(writer: StoreWriter, name: str) -> None:

@@ -94,22 +94,27 @@ def hooked_pass(model: Model, anatomy: Anatomy, images: Tensor, layer: int,
     return features, kept[0]
 
 
+ENGINES: dict[str, Engine] = {
+    "tail-class-row": tail_engine, "tail": tail_engine, "hooks": hooks_engine}
+"""By the name that `models.engine` records. Which rows the last block computes follows from the
+model (`Anatomy.class_row`)."""
+
+
 @torch.no_grad()
-def choose_engine(model: Model, anatomy: Anatomy, images: Tensor, clean: CleanPass,
-                  ) -> tuple[str, Engine]:
-    """The fastest engine that agrees with a hooked pass on a head of the first, middle and last
-    layer, for these very images."""
+def choose_engine(model: Model, anatomy: Anatomy, images: Tensor, clean: CleanPass) -> str:
+    """The name of the fastest engine that agrees with a hooked pass on a head of the first, middle
+    and last layer, for these very images."""
     for layer in sorted({0, anatomy.layers // 2, anatomy.layers - 1}):
         call = clean.calls[layer]
         changed = zero(call.heads, anatomy.heads[layer], range(1))
         try:
             features, _ = _carry(model, anatomy, clean, layer, changed)
         except (RuntimeError, TypeError, ValueError, AttributeError):
-            return "hooks", hooks_engine
+            return "hooks"
         wanted, _ = hooked_pass(model, anatomy, images, layer, changed[0])
         if not _close(embed(model, features[0]), embed(model, wanted)):
-            return "hooks", hooks_engine
-    return ("tail-class-row" if anatomy.class_row else "tail"), tail_engine
+            return "hooks"
+    return "tail-class-row" if anatomy.class_row else "tail"
 
 
 @torch.no_grad()

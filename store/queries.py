@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from store.polygon import contains
 from store.reader import Store
-from store.schema import IMPORTANCE, STRENGTH, TABLES, Column, measure
+from store.schema import IMPORTANCE, TABLES, measure
 from store.selection import HeadKey, Heads, Predicate, Region, Scope, Selection
 
 BINS = 36
@@ -103,7 +103,7 @@ WITH votes AS (
   {_zero(importance, heads).where} GROUP BY model, image
 )
 SELECT p.model, p.image, p.x, p.y, i.path, i.label, p.predicted, p.correct, p.probability,
-       agreement, effect, p.image IN (SELECT image FROM images {ask.images.where}) AS kept
+       agreement, effect, {ask.images.expression} AS kept
 FROM predictions p JOIN images i USING (image)
 LEFT JOIN agreement USING (image) LEFT JOIN effect USING (model, image)
 WHERE p.{_MODELS} ORDER BY p.model, p.image""".strip(),
@@ -157,7 +157,7 @@ def profiles(ask: Ask, heads: Sequence[HeadKey], focus: int | None) -> Query:
     params = {**among.and_(ask.images).params, "focus": -1 if focus is None else focus}
     hops = f"""
 WITH hops AS (
-  SELECT model, layer, head, image, image IN (SELECT image FROM images {ask.images.where}) AS kept,
+  SELECT model, layer, head, image, {ask.images.expression} AS kept,
          generate_subscripts(hop_strength, 1) - 1 AS hop, unnest(hop_strength) AS v
   FROM head_strength {among.where}
 )"""
@@ -191,8 +191,7 @@ def histogram(ask: Ask, name: str, heads: Sequence[HeadKey], bins: int = BINS) -
         "model, NULL::SMALLINT AS layer, NULL::SMALLINT AS head"
     return Query(f"""
 WITH one AS (
-  SELECT {series}, {_number(name)} AS v,
-         image IN (SELECT image FROM images {ask.images.where}) AS kept
+  SELECT {series}, {_number(name)} AS v, {ask.images.expression} AS kept
   FROM {table_of(name)} {among.where}
 ), span AS (SELECT min(v) AS lo, max(v) AS hi FROM one)
 SELECT model, layer, head, lo, hi,
@@ -264,7 +263,3 @@ def _number(name: str) -> str:
 def _name(table: str, column: str) -> str:
     """A column's name, checked against the schema. KeyError if there is none."""
     return TABLES[table].column(column).name
-
-
-def measures_of(table: str) -> tuple[Column, ...]:
-    return {"head_scores": IMPORTANCE, "head_strength": STRENGTH}[table]

@@ -92,7 +92,7 @@ def _coloraxis(values: Values, models: list[Model], measure: Column) -> dict:
     return {"cmin": low, "cmax": high, "colorscale": colours, "colorbar": {
         "thickness": 10, "outlinewidth": 0, "x": 1.0, "xanchor": "left", "xpad": 8,
         "tickfont": {"size": 11, "color": theme.MUTED}, "nticks": 6,
-        "title": {"text": measure.title, "side": "right", "font": {"size": 12}}}}
+        "title": {"text": theme.wrapped(measure.title, 12), "side": "top", "font": {"size": 12}}}}
 
 
 def _matrix_axes(pane: Pane, model: Model) -> dict:
@@ -168,7 +168,9 @@ def line(values: Values, models: list[Model], measure: Column, chosen: tuple[Hea
         yaxis={"domain": [strip + 0.02, 1], "title": {"text": theme.wrapped(measure.title, 20)},
                "zeroline": True, "zerolinecolor": theme.FAINT},
         yaxis2={"domain": [0, strip], "range": [len(models), 0], "showticklabels": False,
-                "ticks": "", "showgrid": False, "fixedrange": True, "title": {"text": "layer"}})
+                "ticks": "", "showgrid": False, "fixedrange": True})
+    figure.add_annotation(text="layer", x=-0.004, xref="paper", y=len(models) / 2, yref="y2",
+                          xanchor="right", showarrow=False)
     return figure
 
 

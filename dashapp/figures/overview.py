@@ -27,7 +27,7 @@ def draw(rows: pa.Table, models: list[Model], colour: Colour, *, regions: tuple[
     spots = panes(len(models), columns_for(len(models)), gap_x=0.025, gap_y=0.09)
     figure = theme.bare(height_of(len(models)))
     figure.update_layout(dragmode="lasso", margin={"l": 8, "r": 8, "t": 24, "b": 8},
-                         coloraxis=colour.axis)
+                         coloraxis=colour.axis, modebar={"orientation": "h"})
     gl = rows.num_rows / len(models) > SVG_POINTS
     for model, pane in zip(models, spots, strict=True):
         own = rows.filter(pc.equal(rows["model"], model.name))

@@ -14,10 +14,11 @@ from dashapp.facts import Model
 from dashapp.figures.heads import Values
 from dashapp.figures.panes import short_name
 from dashapp.theme import plain
-from store.schema import Column
+from store.schema import TABLES, Column
 from store.selection import HeadKey
 
 HEIGHT = 245
+HOP_STRENGTH = TABLES["head_strength"].column("hop_strength")
 SERIES = 8
 """How many heads are overlaid at once."""
 
@@ -134,7 +135,7 @@ def hops(rows: pa.Table, series: list[Series], by_side: bool, per_head: bool) ->
         margin={"t": 34 if per_head else 10},
         xaxis={"title": {"text": "hop / grid side (share of side)" if by_side else
                          "hop (patches, Chebyshev distance)"}, "rangemode": "tozero"},
-        yaxis={"title": {"text": "strength<br>(mean attention weight)"}, "rangemode": "tozero",
+        yaxis={"title": {"text": HOP_STRENGTH.title}, "rangemode": "tozero",
                "exponentformat": "power"})
     return figure
 

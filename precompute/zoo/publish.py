@@ -64,10 +64,9 @@ def publish(
 
 def describe(recipe: Recipe) -> dict[str, Any]:
     """The recipe as plain data, with what it was run on."""
-    elsewhere = ("name", "title", "architecture")
+    elsewhere = ("name", "title", "architecture", "bundled")
     settings = {key: value for key, value in asdict(recipe).items() if key not in elsewhere}
     return {
-        "epochs": sum(stage.epochs for stage in recipe.stages),
         "data": "Fashion-MNIST, training set without its last 5,000 images (held out)",
         **settings,
         "init": {

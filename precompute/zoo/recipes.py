@@ -34,6 +34,8 @@ class Recipe:
     smoothing: float = 0.05
     shift: int = 0  # pixels; flips are always on
     seed: int = 0
+    stop: int | None = None  # steps after which the run was cut, its cosine unfinished
+    bundled: bool = True  # False: only a later row's start
 
 
 RECIPES = {
@@ -65,8 +67,8 @@ RECIPES = {
             seed=3,
         ),
         Recipe(
-            "fashion_cls14",
-            "ViT, class token, 14x14 grid",
+            "fashion_cls14_first",
+            "the first part of fashion_cls14, mostly with patches dropped",
             vit(patch_size=2, class_token=True, reg_tokens=0, global_pool="token"),
             (Stage(2.5, patch_drop=0.7), Stage(1, patch_drop=0.5), Stage(1.2, batch=32)),
             start="fashion_cls7",
@@ -75,6 +77,20 @@ RECIPES = {
             muon_decay=0.0,
             adam_lr=2e-3,
             seed=4,
+            stop=1691,
+            bundled=False,
+        ),
+        Recipe(
+            "fashion_cls14",
+            "ViT, class token, 14x14 grid",
+            vit(patch_size=2, class_token=True, reg_tokens=0, global_pool="token"),
+            (Stage(0.6, batch=32),),
+            start="fashion_cls14_first",
+            teachers=("fashion_cls7",),
+            muon_lr=0.0015,
+            muon_decay=0.0,
+            adam_lr=1e-3,
+            seed=5,
         ),
     )
 }

@@ -130,7 +130,7 @@ def train(recipe: Recipe, data: Path, out: Path) -> tuple[VisionTransformer, dic
     model, teachers = build(recipe, out), [trained(name, out) for name in recipe.teachers]
     optimisers = optim.optimisers(model, recipe.muon_lr, recipe.adam_lr, recipe.muon_decay)
     peaks = [optimiser.param_groups[0]["lr"] for optimiser in optimisers]
-    order, steps = shuffled(len(pixels), generator), schedule(recipe, len(pixels))
+    order, steps = shuffled(len(pixels), generator), schedule(recipe, len(pixels))[: recipe.stop]
     every, seen = max(1, len(steps) // REPORTS), 0
     began = time.perf_counter(), time.process_time()
     for n, step in enumerate(steps, start=1):
@@ -155,6 +155,7 @@ def train(recipe: Recipe, data: Path, out: Path) -> tuple[VisionTransformer, dic
             )
     return model, {
         "date": date.today().isoformat(),
+        "epochs": round(seen / len(pixels), 2),
         "threads": torch.get_num_threads(),
         **spent(began),
     }
@@ -171,7 +172,8 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     for name in args.only:
         model, run = train(RECIPES[name], args.data, args.out)
-        publish(RECIPES[name], model, run, args.data, args.out)
+        if RECIPES[name].bundled:
+            publish(RECIPES[name], model, run, args.data, args.out)
 
 
 if __name__ == "__main__":

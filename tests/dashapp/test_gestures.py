@@ -53,8 +53,10 @@ def test_an_image_is_focused_and_released(facts):
 
 
 @pytest.mark.parametrize(("source", "left"), [
-    ("labels", {"outcome", "region:alpha", "heads"}), ("outcome", {"labels", "region:alpha", "heads"}),
-    ("region:alpha", {"labels", "outcome", "heads"}), ("heads", {"labels", "outcome", "region:alpha"}),
+    ("labels", {"outcome", "region:alpha", "heads"}),
+    ("outcome", {"labels", "region:alpha", "heads"}),
+    ("region:alpha", {"labels", "outcome", "heads"}),
+    ("heads", {"labels", "outcome", "region:alpha"}),
     ("*", set()), ("nonsense", {"labels", "outcome", "region:alpha", "heads"})])
 def test_a_chip_removes_its_clause(facts, source, left):
     full = (Selection().with_(Labels(("cat",))).with_(Outcome("any_wrong"))

@@ -11,7 +11,7 @@ from precompute.ablation import nothing, zero
 from precompute.anatomy import dissect
 from precompute.clean import clean_pass
 from precompute.readout import embeddings
-from precompute.sweep import choose_engine, embed, hooks_engine, tail_engine
+from precompute.sweep import ENGINES, choose_engine, embed, hooks_engine, tail_engine
 from store.errors import ModelError
 from tests.precompute.vits import FAMILIES, REFUSED, VARIANTS, randomise, reference, tiny
 
@@ -25,11 +25,11 @@ def _worst(model, images: torch.Tensor, expect: str | None = None) -> tuple[floa
     """Largest relative difference from the reference, and the median effect of a head."""
     anatomy = dissect(model, "test", tuple(images.shape[1:]))
     clean = clean_pass(model, anatomy, images)
-    name, engine = choose_engine(model, anatomy, images, clean)
+    name = choose_engine(model, anatomy, images, clean)
     assert expect is None or name == expect
     unpruned = embed(model, clean.features)
     worst, effects = 0.0, []
-    for pruned in engine(model, anatomy, images, clean, zero):
+    for pruned in ENGINES[name](model, anatomy, images, clean, zero):
         found = embeddings(model, pruned.features)
         for head in range(anatomy.heads[pruned.layer]):
             wanted = reference(model, images, pruned.layer, head)

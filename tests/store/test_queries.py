@@ -30,7 +30,7 @@ SELECTIONS = {
     "heads": Selection().with_(Heads(HEADS)),
     "all of it": Selection().with_(Labels(("cat",))).with_(Region("beta", SQUARE))
     .with_(Outcome("any_wrong")).with_(Heads(HEADS)),
-    "no image": Selection().with_(Region("alpha", ((900.0, 900.0), (901.0, 900.0), (900.0, 901.0)))),
+    "no image": Selection().with_(Region("alpha", ((9e3, 9e3), (9e3, 9e4), (9e4, 9e3)))),
 }
 
 
