@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import dash_bootstrap_components as dbc
-from dash import dcc, get_relative_path, html
+from dash import dcc, html
 
 from dashapp import theme
 from dashapp.facts import Facts
@@ -20,25 +20,27 @@ NAME = "Head Atlas"
 
 def page(facts: Facts, path: str) -> html.Div:
     """The whole page for a store that holds these facts."""
+    if not facts.models:
+        return _bare_page(_nothing_yet(facts, path))
     return html.Div([
         dcc.Location(id="url", refresh="callback-nav"), dcc.Store(id="state"),
         dcc.Store(id="gesture"), _header(facts),
         dbc.Alert(id="message", is_open=False, dismissable=True, color="warning"),
-        _bar() if facts.models else None,
-        _grid() if facts.models else _nothing_yet(facts, path),
-        _footer(), _modal()], id="page")
+        _bar(), _grid(), _footer(), _modal()], id="page")
 
 
 def refusal(reason: str) -> html.Div:
     """In place of the page, when the store cannot be read."""
+    return _bare_page([html.H2("This store cannot be shown"), html.P(reason)])
+
+
+def _bare_page(content: list) -> html.Div:
+    """A page of words, with none of the components that callbacks listen to."""
     return html.Div([html.Header([html.H1(NAME)], className="top"),
-                     html.Main([html.H2("This store cannot be shown"), html.P(reason)],
-                               className="nothing")], id="page")
+                     html.Main(content, className="nothing"), _footer()], id="page")
 
 
 def _header(facts: Facts) -> html.Header:
-    if not facts.models:
-        return html.Header([html.H1(NAME)], className="top")
     return html.Header([
         html.H1(NAME),
         _labelled("Models", dcc.Dropdown(
@@ -81,7 +83,7 @@ def _card(view: View) -> html.Section:
                 html.Button("SQL", id={"type": "sql", "view": view.id}, className="small-button",
                             title="the SQL behind this chart"),
                 button("CSV", tip="the rows of this chart",
-                       csv=f"{get_relative_path('/rows/')}{view.id}.csv")],
+                       csv=f"rows/{view.id}.csv")],
                 className="tools")], className="pane-head"),
         html.Div(body, className="pane-body"),
         html.P(id=f"caption-{view.id}", className="caption"),
@@ -138,11 +140,10 @@ def _modal() -> dbc.Modal:
                      scrollable=True, is_open=False)
 
 
-def _nothing_yet(facts: Facts, path: str) -> html.Main:
+def _nothing_yet(facts: Facts, path: str) -> list:
     unfinished = [html.P(["Still being computed: ", html.B(", ".join(facts.unfinished)), ". "
                           "Reload this page when it is done."])] if facts.unfinished else []
     command = f"headatlas precompute --model deit_small_patch16_224 --images FOLDER --store {path}"
-    return html.Main([
-        html.H2("This store holds no finished model yet"), *unfinished,
-        html.P("Analyse a model over a folder of images, then reload this page:"),
-        html.Pre(command)], className="nothing")
+    return [html.H2("This store holds no finished model yet"), *unfinished,
+            html.P("Analyse a model over a folder of images, then reload this page:"),
+            html.Pre(command)]

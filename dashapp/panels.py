@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from dash import get_relative_path, html
+from dash import html
 
 from dashapp import theme
 from dashapp.facts import Facts, Model
@@ -119,12 +119,13 @@ def focus(ask: Ask, state: State, facts: Facts) -> list:
         return [html.P(f"There is no image {state.focus}.", className="hint")]
     image = rows[0]
     return [
-        html.Div([html.Img(src=get_relative_path(f"/thumbnail/{state.focus}"), alt=image["path"]),
+        html.Div([html.Img(src=f"thumbnail/{state.focus}", alt=image["path"]),
+                  html.Div([html.B(f"image {state.focus}"),
+                            html.Span(image["path"], title=image["path"], className="path"),
+                            html.Div(f"label: {image['label']}" if image["label"] is not None
+                                     else "no label")], className="thumb-facts"),
                   button("×", look="cross", tip="release this image", drop="focus")],
                  className="thumb"),
-        html.Div([html.B(f"image {state.focus}"), html.Span(image["path"], title=image["path"],
-                                                            className="path")]),
-        html.Div(f"label: {image['label']}" if image["label"] is not None else "no label"),
         *[_top5(facts.model(r["model"]), r) for r in rows if r["model"] is not None]]
 
 
@@ -166,7 +167,7 @@ def query_block(view: str, store: Store, name: str, query: Query):
     params = [f"${k} = {_value(v)}" for k, v in query.params.items()]
     return html.Div([
         html.Div([html.B(name), html.Span(f"{rows.num_rows:,} rows", className="hint"),
-                  button("CSV", csv=f"{get_relative_path('/rows/')}{view}/{name}.csv")],
+                  button("CSV", csv=f"rows/{view}/{name}.csv")],
                  className="query-head"),
         html.Pre(query.sql), html.Pre("\n".join(params), className="params") if params else None])
 

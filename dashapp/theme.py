@@ -93,19 +93,18 @@ _TEMPLATE = go.layout.Template(layout={"xaxis": _AXIS, "yaxis": _AXIS})
 
 def bare(height: int) -> go.Figure:
     """A figure with the page's fonts and margins, and no data."""
-    figure = go.Figure()
-    figure.update_layout(
-        template=_TEMPLATE, height=height, autosize=True, showlegend=False,
-        paper_bgcolor=PAPER, plot_bgcolor=PAPER,
-        font={"family": FONT, "size": 12, "color": INK},
-        margin={"l": 56, "r": 14, "t": 10, "b": 44}, hovermode="closest",
-        hoverlabel={"bgcolor": PAPER, "bordercolor": FAINT, "align": "left",
-                    "font": {"family": FONT, "size": 12, "color": INK}},
-        modebar={"orientation": "v", "bgcolor": "rgba(255,255,255,0.7)", "color": FAINT,
-                 "activecolor": MUTED},
-        newselection={"line": {"color": ACCENT, "width": 1.5, "dash": "dot"}},
-        legend={"font": {"size": 11}, "orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom"})
-    return figure
+    return go.Figure(layout={
+        "template": _TEMPLATE, "height": height, "autosize": True, "showlegend": False,
+        "paper_bgcolor": PAPER, "plot_bgcolor": PAPER, "hovermode": "closest",
+        "font": {"family": FONT, "size": 12, "color": INK},
+        "margin": {"l": 56, "r": 14, "t": 10, "b": 44},
+        "hoverlabel": {"bgcolor": PAPER, "bordercolor": FAINT, "align": "left",
+                       "font": {"family": FONT, "size": 12, "color": INK}},
+        "modebar": {"orientation": "v", "bgcolor": "rgba(255,255,255,0.7)", "color": FAINT,
+                    "activecolor": MUTED},
+        "newselection": {"line": {"color": ACCENT, "width": 1.5, "dash": "dot"}},
+        "legend": {"font": {"size": 11}, "orientation": "h", "x": 0, "y": 1.0,
+                   "yanchor": "bottom"}})
 
 
 def plain(text: str) -> str:

@@ -29,18 +29,31 @@ class Batch:
     pixels: Float[Tensor, "image channel y x"]
 
 
-def batches(store: Store, part: str, vit: Vit, size: int, folder: Path | None) -> Iterator[Batch]:
-    """The images of a part, `size` at a time.
+@dataclass(frozen=True)
+class Slice:
+    """Some rows of a part of the images table: a batch that is not read yet."""
+
+    part: str
+    rows: list[dict]
+
+
+def slices(store: Store, parts: list[str], size: int) -> Iterator[Slice]:
+    """The images of these parts, `size` at a time; no slice crosses from one part to the next."""
+    for part in parts:
+        rows = part_rows(store, part)
+        for start in range(0, len(rows), size):
+            yield Slice(part, rows[start:start + size])
+
+
+def read_batch(vit: Vit, chosen: Slice, folder: Path | None) -> Batch:
+    """The pixels of a slice, as the model wants them.
 
     They are read from `folder` where they are there, else from where they were first found.
     Raises ImagesError if one is gone, or no longer what it was.
     """
-    rows = part_rows(store, part)
-    for start in range(0, len(rows), size):
-        chunk = rows[start:start + size]
-        pixels = torch.stack([_pixels(row, vit, folder) for row in chunk])
-        yield Batch([r["image"] for r in chunk], [r["label"] for r in chunk],
-                    pixels.to(vit.device))
+    pixels = torch.stack([_pixels(row, vit, folder) for row in chosen.rows])
+    return Batch([r["image"] for r in chosen.rows], [r["label"] for r in chosen.rows],
+                 pixels.to(vit.device))
 
 
 def part_rows(store: Store, part: str) -> list[dict]:

@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=_positive, metavar="N",
                         help="images at a time (default: about 1,000 tokens on a CPU)")
     parser.add_argument("--threads", type=_positive, metavar="N",
-                        help="CPU threads (default: all cores)")
+                        help="images in work at once, one a core (default: all cores)")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -44,12 +44,10 @@ def run(args: argparse.Namespace) -> None:
     if any(not name.strip() for name in args.name):
         raise AtlasError("a --name is empty")
     torch.backends.cudnn.allow_tf32 = False  # float32 is the reference, also in the patch stem
-    if args.threads:
-        torch.set_num_threads(args.threads)
     precompute(Request(
         models=args.model, images=args.images, store=args.store, labels=args.labels,
         names=args.name, sizes=args.image_size, limit=args.limit,
-        device=_device(args.device), batch=args.batch_size))
+        device=_device(args.device), batch=args.batch_size, threads=args.threads))
     say(f"done; look at it with: headatlas serve --store {args.store}")
 
 

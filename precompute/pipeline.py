@@ -6,15 +6,16 @@ crash does only what is left, and adding a model or images does only what is new
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
 
 from precompute import images, models
-from precompute.batches import Batch, batch_size, batches, part_rows
+from precompute.batches import Batch, Slice, batch_size, read_batch, slices
 from precompute.clean import clean_pass
 from precompute.describe import choose_classifier, class_map, describe, embed_batch
 from precompute.heads import Subject, measure_heads
@@ -23,6 +24,7 @@ from precompute.progress import Progress, say
 from precompute.register import read_folder, register_images, register_model
 from precompute.summaries import summarise
 from precompute.sweep import ENGINES, choose_engine
+from precompute.workers import default_threads, in_order
 from store import places
 from store.errors import AtlasError, ModelError
 from store.reader import Store
@@ -42,6 +44,7 @@ class Request:
     limit: int | None = None
     device: str = "cpu"
     batch: int | None = None
+    threads: int | None = None
 
 
 def precompute(request: Request) -> None:
@@ -88,32 +91,35 @@ def analyse(writer: StoreWriter, name: str, vit: Vit, request: Request) -> None:
 def clean_stage(writer: StoreWriter, name: str, vit: Vit, request: Request) -> None:
     """Embeddings of every image."""
     _by_part(writer, name, vit, request, "clean",
-             lambda batch: {"embeddings": embed_batch(name, vit, batch)})
+             lambda twin, batch: {"embeddings": embed_batch(name, twin, batch)})
 
 
 def head_stage(writer: StoreWriter, subject: Subject, request: Request) -> None:
     """Importance and strength of every head on every image."""
     _by_part(writer, subject.name, subject.vit, request, "heads",
-             lambda batch: measure_heads(subject, batch))
+             lambda twin, batch: measure_heads(replace(subject, vit=twin), batch))
 
 
 def _by_part(writer: StoreWriter, name: str, vit: Vit, request: Request, stage: str,
-             measure: Callable[[Batch], dict[str, pa.Table]]) -> None:
+             measure: Callable[[Vit, Batch], dict[str, pa.Table]]) -> None:
     """Do the parts of a stage that are missing, each written whole."""
     store = Store(writer.path)
     missing = places.missing_parts(writer.path, name, stage)
     if not missing:
         return
-    size = batch_size(vit, request.batch)
-    folder = places.model_folder(writer.path, name).relative_to(writer.path) / stage
-    total = sum(len(part_rows(store, part)) for part in missing)
-    with Progress(f"{name}, {stage}", total) as progress:
-        for part in missing:
-            found: list[dict[str, pa.Table]] = []
-            for batch in batches(store, part, vit, size, request.images.absolute()):
-                found.append(measure(batch))
-                progress.advance(len(batch.images))
-            writer.write_unit(folder / part, {
+    folder = request.images.absolute()
+    chosen = list(slices(store, missing, batch_size(vit, request.batch)))
+    target = places.model_folder(writer.path, name).relative_to(writer.path) / stage
+
+    def work(twin: Vit, one: Slice) -> tuple[Slice, dict[str, pa.Table]]:
+        return one, measure(twin, read_batch(twin, one, folder))
+
+    threads = request.threads or default_threads(vit.device.type)
+    with Progress(f"{name}, {stage}", sum(len(one.rows) for one in chosen)) as progress:
+        done = progress.watch(in_order(work, chosen, vit, threads), lambda r: len(r[0].rows))
+        for part, results in itertools.groupby(done, key=lambda result: result[0].part):
+            found = [tables for _, tables in results]
+            writer.write_unit(target / part, {
                 table: pa.concat_tables([rows[table] for rows in found]) for table in found[0]})
 
 
@@ -123,7 +129,8 @@ def pick_engine(writer: StoreWriter, name: str, vit: Vit, request: Request) -> s
     (row,) = store.query("SELECT engine FROM models WHERE model = ?", [name]).to_pylist()
     if row["engine"]:
         return row["engine"]
-    batch = next(batches(store, places.parts_of(writer.path)[0], vit, 2, request.images.absolute()))
+    first = next(slices(store, places.parts_of(writer.path)[:1], 2))
+    batch = read_batch(vit, first, request.images.absolute())
     clean = clean_pass(vit.model, vit.anatomy, batch.pixels)
     engine = choose_engine(vit.model, vit.anatomy, batch.pixels, clean)
     if engine == "hooks":

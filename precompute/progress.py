@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 from tqdm import tqdm
+
+Result = TypeVar("Result")
 
 EVERY = 10.0
 """Seconds between plain lines."""
@@ -29,6 +33,12 @@ class Progress:
         elif self.done:
             seconds = time.monotonic() - self._started
             say(f"{self.task}: {self.done} of {self.total} images in {seconds:.1f} s")
+
+    def watch(self, results: Iterable[Result], images: Callable[[Result], int]) -> Iterator[Result]:
+        """Pass results on, counting the images of each."""
+        for result in results:
+            self.advance(images(result))
+            yield result
 
     def advance(self, images: int) -> None:
         self.done += images

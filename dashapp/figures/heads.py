@@ -56,10 +56,11 @@ def matrix(values: Values, models: list[Model], measure: Column, chosen: tuple[H
     spots = panes(len(models), columns_for(len(models), 4), 0.06, 0.22)
     figure = theme.bare(height_of(len(models)))
     figure.update_layout(margin={"l": 38, "r": 8, "t": 24, "b": 38}, dragmode=False,
-                         coloraxis=_coloraxis(values, models, measure))
+                         coloraxis=_coloraxis(values, models, measure),
+                         **{k: v for model, pane in zip(models, spots, strict=True)
+                            for k, v in _matrix_axes(pane, model).items()})
     for model, pane in zip(models, spots, strict=True):
         n = pane.axis
-        figure.update_layout(_matrix_axes(pane, model))
         figure.add_trace(_cells(values, model, measure, n))
         name_above(figure, model, pane)
         _crosses(figure, values.model(model), n)
@@ -156,11 +157,9 @@ def line(values: Values, models: list[Model], measure: Column, chosen: tuple[Hea
         if before is not None:
             figure.add_trace(_ghost(before, model, depth))
         figure.add_trace(_curve(values, model, measure, chosen, baseline, depth))
-        if not math.isnan(baseline.get(model.name, math.nan)):
-            figure.add_hline(y=baseline[model.name], line={
-                "color": theme.model_colour(model.index), "width": 1, "dash": "dash"}, opacity=0.6)
-    _layer_strip(figure, models, depth)
+    blocks, numbers = _layer_strip(models, depth)
     figure.update_layout(
+        shapes=blocks + _baselines(models, baseline), annotations=numbers,
         margin={"l": 64, "r": 14, "t": 8, "b": 42}, dragmode="select",
         xaxis={"title": {"text": "relative depth: running head / number of heads (0 = unpruned)"
                          if depth else "running head, layer by layer (0 = unpruned)"},
@@ -169,8 +168,6 @@ def line(values: Values, models: list[Model], measure: Column, chosen: tuple[Hea
                "zeroline": True, "zerolinecolor": theme.FAINT},
         yaxis2={"domain": [0, strip], "range": [len(models), 0], "showticklabels": False,
                 "ticks": "", "showgrid": False, "fixedrange": True})
-    figure.add_annotation(text="layer", x=-0.004, xref="paper", y=len(models) / 2, yref="y2",
-                          xanchor="right", showarrow=False)
     return figure
 
 
@@ -222,17 +219,33 @@ def _ghost(before: Values, model: Model, depth: bool) -> go.Scatter:
                       line={"color": theme.FAINT, "width": 1.5}, hoverinfo="skip", meta={})
 
 
-def _layer_strip(figure: go.Figure, models: list[Model], depth: bool) -> None:
-    """Under the line, a row of blocks per model: which x belongs to which layer."""
+def _baselines(models: list[Model], baseline: dict[str, float]) -> list[dict]:
+    """A dashed line per model at its unpruned value, as shapes."""
+    return [{"type": "line", "xref": "paper", "x0": 0, "x1": 1, "yref": "y", "opacity": 0.6,
+             "y0": baseline[m.name], "y1": baseline[m.name],
+             "line": {"color": theme.model_colour(m.index), "width": 1, "dash": "dash"}}
+            for m in models if not math.isnan(baseline.get(m.name, math.nan))]
+
+
+def _layer_strip(models: list[Model], depth: bool) -> tuple[list[dict], list[dict]]:
+    """Under the line, a row of blocks per model: which x belongs to which layer.
+
+    Shapes and annotations as plain dicts: adding them one by one takes most of a second.
+    """
+    blocks: list[dict] = []
+    numbers: list[dict] = [{"text": "layer", "x": -0.004, "xref": "paper", "y": len(models) / 2,
+                            "yref": "y2", "xanchor": "right", "showarrow": False}]
     for row, model in enumerate(models):
         scale = model.layers * model.heads if depth else 1
         step = _step(model.layers, 26)
         for layer in range(model.layers):
             x0, x1 = ((layer + side) * model.heads + 0.5 for side in (0, 1))
             colour = theme.tint(theme.model_colour(model.index), 0.28 if layer % 2 else 0.12)
-            figure.add_shape(type="rect", xref="x", yref="y2", x0=x0 / scale, x1=x1 / scale,
-                             y0=row + 0.08, y1=row + 0.92, fillcolor=colour, line={"width": 0})
+            blocks.append({"type": "rect", "xref": "x", "yref": "y2", "x0": x0 / scale,
+                           "x1": x1 / scale, "y0": row + 0.08, "y1": row + 0.92,
+                           "fillcolor": colour, "line": {"width": 0}})
             if layer % step == 0:
-                figure.add_annotation(x=(x0 + x1) / 2 / scale, y=row + 0.5, xref="x", yref="y2",
-                                      text=str(layer), showarrow=False,
-                                      font={"size": 10, "color": theme.MUTED})
+                numbers.append({"x": (x0 + x1) / 2 / scale, "y": row + 0.5, "xref": "x",
+                                "yref": "y2", "text": str(layer), "showarrow": False,
+                                "font": {"size": 10, "color": theme.MUTED}})
+    return blocks, numbers

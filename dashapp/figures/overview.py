@@ -21,18 +21,20 @@ HOVER_POINTS = 6000
 
 
 def draw(rows: pa.Table, models: list[Model], colour: Colour, *, regions: tuple[Region, ...] = (),
-         focus: int | None = None, thumbnails: bool = False, image_url: str = "/thumbnail/"
+         focus: int | None = None, thumbnails: bool = False, image_url: str = "thumbnail/"
          ) -> go.Figure:
     """`rows` as `queries.overview` gives them. Dots that do not pass the filters are greyed."""
     spots = panes(len(models), columns_for(len(models)), gap_x=0.025, gap_y=0.09)
     figure = theme.bare(height_of(len(models)))
     figure.update_layout(dragmode="lasso", margin={"l": 8, "r": 8, "t": 24, "b": 8},
-                         coloraxis=colour.axis, modebar={"orientation": "h"})
+                         coloraxis=colour.axis, modebar={"orientation": "h"},
+                         **{k: v for pane in spots for k, v in _axes(pane).items()})
     gl = rows.num_rows / len(models) > SVG_POINTS
     for model, pane in zip(models, spots, strict=True):
         own = rows.filter(pc.equal(rows["model"], model.name))
-        figure.update_layout(_axes(pane))
         figure.add_trace(_dots(own, model, colour, pane, gl, rows.num_rows <= HOVER_POINTS))
+        if thumbnails:  # a small dot over each keeps its colour
+            figure.data[-1].marker.size = 4
         undefined = not np.isfinite(colour.values(own)).any()
         name_above(figure, model, pane, " <i>(colour undefined)</i>" if undefined else "")
         _outline(figure, regions, model, pane)
@@ -167,5 +169,5 @@ def _thumbnails(figure: go.Figure, rows: pa.Table, pane: Pane, image_url: str) -
     ids = rows["image"].to_pylist()
     figure.layout.images += tuple(go.layout.Image(
         source=f"{image_url}{ids[j]}", x=float(x[j]), y=float(y[j]), xref=f"x{n}", yref=f"y{n}",
-        sizex=side, sizey=side, xanchor="center", yanchor="middle", layer="above",
+        sizex=side, sizey=side, xanchor="center", yanchor="middle", layer="below",
         opacity=1.0 if kept[j] else 0.18) for j in shown)

@@ -56,7 +56,7 @@ def columns_for(count: int, widest: int = 3) -> int:
 def height_of(count: int) -> int:
     """Pixels for `count` models in rows of up to three; two views side by side share it."""
     rows = math.ceil(count / columns_for(count))
-    return 270 if rows == 1 else 180 * rows
+    return 285 if rows == 1 else 180 * rows
 
 
 def name_above(figure: go.Figure, model: Model, pane: Pane, note: str = "") -> None:

@@ -32,11 +32,12 @@ def layers(values: Values, models: list[Model], column: Column, chosen: tuple[He
     if column.name == "hop_entropy":
         _maxima(figure, models)
     deepest = max(m.layers for m in models) - 1
+    beside = 0.55 / max(1, min(m.layers for m in models) - 1)
     figure.update_layout(
         dragmode="lasso",
         xaxis={"title": {"text": "normalised depth: layer / last layer" if depth else
                          "layer (heads side by side)"},
-               "range": [-0.06, 1.06] if depth else [-0.6, deepest + 0.6], "showgrid": False,
+               "range": [-beside, 1 + beside] if depth else [-0.6, deepest + 0.6], "showgrid": False,
                **({} if depth else {"dtick": max(1, math.ceil(deepest / 14)), "tick0": 0})},
         yaxis={"title": {"text": column.title}})
     return figure
@@ -47,7 +48,9 @@ def _heads(values: Values, model: Model, column: Column, chosen: tuple[HeadKey, 
     keys = [(model.name, layer, head) for layer in range(model.layers)
             for head in range(model.heads)]
     spread = 0.7 / model.heads
-    x = np.array([layer + (head - (model.heads - 1) / 2) * spread for _, layer, head in keys])
+    aside = (i - (count - 1) / 2) * spread / (count + 1)  # models of one shape do not hide others
+    x = np.array([layer + (head - (model.heads - 1) / 2) * spread + aside
+                  for _, layer, head in keys])
     if depth:
         x = x / max(1, model.layers - 1)
     colour = theme.model_colour(model.index)

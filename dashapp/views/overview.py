@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dash import get_relative_path
-
 from dashapp.facts import Facts
 from dashapp.figures import overview as figures
 from dashapp.state import COLOURS, State
@@ -23,8 +21,7 @@ def _draw(rows: Rows, state: State, facts: Facts) -> Drawn:
     table = rows["images"]
     figure = figures.draw(
         table, shown(state, facts), _colour(table, state, facts), regions=state.selection.regions,
-        focus=state.focus, thumbnails=state.marks == "thumbnails",
-        image_url=get_relative_path("/thumbnail/"))
+        focus=state.focus, thumbnails=state.marks == "thumbnails")
     return Drawn(figure, _caption(state, facts))
 
 

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
@@ -37,15 +38,23 @@ def chromium() -> Iterator:
 @pytest.fixture(scope="session")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of the synthetic store behind `headatlas serve`."""
-    store = make_store(tmp_path_factory.mktemp("served") / "atlas")
+    with serving(make_store(tmp_path_factory.mktemp("served") / "atlas")) as url:
+        yield url
+
+
+@contextmanager
+def serving(store: Path) -> Iterator[str]:
+    """`headatlas serve` on a free port, while the context lasts."""
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "headatlas.py"), "serve", "--store", str(store), "--port", "0"],
         stdout=subprocess.PIPE, text=True, cwd=ROOT)
     assert process.stdout is not None
     line = process.stdout.readline()
-    yield next(word for word in line.split() if word.startswith("http://"))
-    process.terminate()
-    process.communicate(timeout=20)
+    try:
+        yield next(word for word in line.split() if word.startswith("http://"))
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)
 
 
 class Page:

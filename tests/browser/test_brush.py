@@ -6,6 +6,9 @@ from urllib.parse import urlparse
 
 import pytest
 
+from store.writer import StoreWriter
+from tests.browser.conftest import serving
+
 pytestmark = pytest.mark.browser
 
 AROUND_CATS = [(-5, 5), (5, 5), (5, 15), (-5, 15)]
@@ -130,6 +133,16 @@ def test_zoom_survives_a_brush_elsewhere(page, served):
     page.click("matrix", 1, 0)
     page.wait("layers", "(gd.data[0].selectedpoints || []).length === 1")
     assert page.plot("layers", "gd._fullLayout.yaxis.range.map(v => Math.round(v)).join()") == "1,2"
+
+
+def test_an_empty_store_gives_a_calm_page(page, tmp_path):
+    StoreWriter(tmp_path / "empty")
+    with serving(tmp_path / "empty") as url:
+        page.tab.goto(url)
+        page.tab.wait_for_selector("main.nothing")
+        page.settle()
+    assert "headatlas precompute" in page.tab.inner_text("main")
+    assert page.complaints == []
 
 
 @pytest.mark.parametrize("width", [1440, 1024])
