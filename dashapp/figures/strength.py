@@ -37,7 +37,8 @@ def layers(values: Values, models: list[Model], column: Column, chosen: tuple[He
         dragmode="lasso",
         xaxis={"title": {"text": "normalised depth: layer / last layer" if depth else
                          "layer (heads side by side)"},
-               "range": [-beside, 1 + beside] if depth else [-0.6, deepest + 0.6], "showgrid": False,
+               "range": [-beside, 1 + beside] if depth else [-0.6, deepest + 0.6],
+               "showgrid": False,
                **({} if depth else {"dtick": max(1, math.ceil(deepest / 14)), "tick0": 0})},
         yaxis={"title": {"text": column.title}})
     return figure

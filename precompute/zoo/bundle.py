@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from . import IMAGES, LABELS, fashion
+from precompute.zoo import IMAGES, LABELS, fashion
 
 PER_CLASS = 40
 

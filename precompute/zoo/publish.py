@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from . import fashion, heads, start
-from .recipes import Recipe
+from precompute.zoo import fashion, heads, start
+from precompute.zoo.recipes import Recipe
 
 HEAD_IMAGES = 200  # first of the held-out part
 

@@ -30,9 +30,9 @@ from timm.layers import PatchDropout
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from . import fashion, optim, start
-from .publish import accuracy, publish
-from .recipes import RECIPES, Recipe
+from precompute.zoo import fashion, optim, start
+from precompute.zoo.publish import accuracy, publish
+from precompute.zoo.recipes import RECIPES, Recipe
 
 WARMUP = 0.03  # share of the steps
 REPORTS = 24  # checkpoints a run

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from . import IMAGES, LABELS, card, fashion, load, names
-from .publish import accuracy
+from precompute.zoo import IMAGES, LABELS, card, fashion, load, names
+from precompute.zoo.publish import accuracy
 
 
 def read_bundle() -> tuple[fashion.Pixels, fashion.Labels]:

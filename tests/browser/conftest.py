@@ -84,9 +84,8 @@ class Page:
     def open(self, url: str) -> Page:
         self.tab.goto(url)
         self.tab.wait_for_function(
-            "[...document.querySelectorAll('.caption')].length >= 6 && "
-            "[...document.querySelectorAll('.caption')].every(c => c.textContent.length > 5)",
-            timeout=60_000)
+            "[...document.querySelectorAll('.js-plotly-plot')].filter("
+            "gd => gd._fullLayout && (gd.layout.meta || {}).axes).length === 6", timeout=60_000)
         self.settle()
         return self
 
