@@ -58,9 +58,20 @@ def read_batch(vit: Vit, chosen: Slice, folder: Path | None) -> Batch:
 
 def part_rows(store: Store, part: str) -> list[dict]:
     """The rows of one part of the images table, in order."""
-    files = {file.stem: file for file in store.files["images"]}
     return store.query("SELECT image, path, folder, label, sha256 FROM read_parquet(?) "
-                       "ORDER BY image", [unglobbed(files[part])]).to_pylist()
+                       "ORDER BY image", [_files(store, [part])]).to_pylist()
+
+
+def count_images(store: Store, parts: list[str]) -> int:
+    """How many images these parts hold."""
+    (count,) = store.query("SELECT count(*) AS n FROM read_parquet(?)",
+                           [_files(store, parts)])["n"].to_pylist()
+    return count
+
+
+def _files(store: Store, parts: list[str]) -> list[str]:
+    wanted = set(parts)
+    return [unglobbed(file) for file in store.files["images"] if file.stem in wanted]
 
 
 def batch_size(vit: Vit, wanted: int | None) -> int:

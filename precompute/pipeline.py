@@ -13,9 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
+import torch
 
 from precompute import images, models
-from precompute.batches import Batch, Slice, batch_size, read_batch, slices
+from precompute.batches import Batch, Slice, batch_size, count_images, read_batch, slices
 from precompute.clean import clean_pass
 from precompute.describe import choose_classifier, class_map, describe, embed_batch
 from precompute.heads import Subject, measure_heads
@@ -52,6 +53,8 @@ def precompute(request: Request) -> None:
 
     Raises AtlasError subclasses for whatever a user can mend; the store can be resumed after any.
     """
+    if request.device == "cpu":
+        torch.set_num_threads(1)  # see precompute.workers; and the same bits however often resumed
     given = read_folder(request.images, images.list_images(request.images), request.labels,
                         request.limit)
     vits = load_models(request)
@@ -108,14 +111,14 @@ def _by_part(writer: StoreWriter, name: str, vit: Vit, request: Request, stage: 
     if not missing:
         return
     folder = request.images.absolute()
-    chosen = list(slices(store, missing, batch_size(vit, request.batch)))
+    chosen = slices(store, missing, batch_size(vit, request.batch))
     target = places.model_folder(writer.path, name).relative_to(writer.path) / stage
 
     def work(twin: Vit, one: Slice) -> tuple[Slice, dict[str, pa.Table]]:
         return one, measure(twin, read_batch(twin, one, folder))
 
     threads = request.threads or default_threads(vit.device.type)
-    with Progress(f"{name}, {stage}", sum(len(one.rows) for one in chosen)) as progress:
+    with Progress(f"{name}, {stage}", count_images(store, missing)) as progress:
         done = progress.watch(in_order(work, chosen, vit, threads), lambda r: len(r[0].rows))
         for part, results in itertools.groupby(done, key=lambda result: result[0].part):
             found = [tables for _, tables in results]

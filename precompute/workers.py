@@ -15,8 +15,6 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-import torch
-
 from precompute.models import Vit
 
 Item = TypeVar("Item")
@@ -32,9 +30,9 @@ def in_order(work: Callable[[Vit, Item], Result], items: Iterable[Item], vit: Vi
              threads: int) -> Iterator[Result]:
     """`work(vit, item)` for every item, `threads` at a time, results in the order of the items.
 
-    Only a few items are taken ahead, so memory does not grow with their number.
+    Only a few items are taken ahead, so memory does not grow with their number. The caller has set
+    torch to one thread.
     """
-    torch.set_num_threads(1 if vit.device.type == "cpu" else torch.get_num_threads())
     twins: queue.SimpleQueue[Vit] = queue.SimpleQueue()
     for _ in range(threads):
         twins.put(twin(vit))
