@@ -65,8 +65,11 @@ def _routes(app: Dash, live: Live) -> None:
         (row,) = queries.thumbnail(image).rows(store).to_pylist() or [{"thumbnail": None}]
         if row["thumbnail"] is None:
             abort(404)
-        return Response(row["thumbnail"], mimetype="image/webp",
-                        headers={"Cache-Control": "private, max-age=3600"})
+        answer = Response(row["thumbnail"], mimetype="image/webp",
+                          headers={"Cache-Control": "no-cache"})  # another store, another image 3
+        answer.add_etag()
+        answer.make_conditional(request)
+        return answer
 
     @app.server.get(f"{prefix}/rows/<view_id>.csv")
     @app.server.get(f"{prefix}/rows/<view_id>/<part>.csv")

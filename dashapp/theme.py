@@ -122,6 +122,11 @@ def wrapped(text: str, width: int) -> str:
     return "<br>".join(plain(line) for line in lines)
 
 
+def bar_title(text: str) -> dict:
+    """The title of a colour bar: above it, narrow, with a line's distance to the topmost number."""
+    return {"text": wrapped(text, 13) + "<br>\u00a0", "side": "top", "font": {"size": 12}}
+
+
 def says(figure: go.Figure, text: str, **where: object) -> go.Figure:
     """A sentence in place of data."""
     place = {"x": 0.5, "y": 0.5, "xref": "paper", "yref": "paper", **where}

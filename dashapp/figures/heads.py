@@ -93,7 +93,7 @@ def _coloraxis(values: Values, models: list[Model], measure: Column) -> dict:
     return {"cmin": low, "cmax": high, "colorscale": colours, "colorbar": {
         "thickness": 10, "outlinewidth": 0, "x": 1.0, "xanchor": "left", "xpad": 8,
         "tickfont": {"size": 11, "color": theme.MUTED}, "nticks": 6,
-        "title": {"text": theme.wrapped(measure.title, 12), "side": "top", "font": {"size": 12}}}}
+        "title": theme.bar_title(measure.title)}}
 
 
 def _matrix_axes(pane: Pane, model: Model) -> dict:
@@ -162,7 +162,8 @@ def line(values: Values, models: list[Model], measure: Column, chosen: tuple[Hea
         shapes=blocks + _baselines(models, baseline), annotations=numbers,
         margin={"l": 64, "r": 14, "t": 8, "b": 42}, dragmode="select",
         xaxis={"title": {"text": "relative depth: running head / number of heads (0 = unpruned)"
-                         if depth else "running head, layer by layer (0 = unpruned)"},
+                         if depth else "running head, layer by layer" +
+                         " (0 = unpruned)" * bool(baseline)},
                "range": _line_range(models, depth), "anchor": "y2"},
         yaxis={"domain": [strip + 0.02, 1], "title": {"text": theme.wrapped(measure.title, 20)},
                "zeroline": True, "zerolinecolor": theme.FAINT},

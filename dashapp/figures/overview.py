@@ -28,13 +28,11 @@ def draw(rows: pa.Table, models: list[Model], colour: Colour, *, regions: tuple[
     figure = theme.bare(height_of(len(models)))
     figure.update_layout(dragmode="lasso", margin={"l": 8, "r": 8, "t": 24, "b": 8},
                          coloraxis=colour.axis, modebar={"orientation": "h"},
-                         **{k: v for pane in spots for k, v in _axes(pane).items()})
+                         **_all_axes(rows, models, spots))
     gl = rows.num_rows / len(models) > SVG_POINTS
     for model, pane in zip(models, spots, strict=True):
         own = rows.filter(pc.equal(rows["model"], model.name))
         figure.add_trace(_dots(own, model, colour, pane, gl, rows.num_rows <= HOVER_POINTS))
-        if thumbnails:  # a small dot over each keeps its colour
-            figure.data[-1].marker.size = 4
         undefined = not np.isfinite(colour.values(own)).any()
         name_above(figure, model, pane, " <i>(colour undefined)</i>" if undefined else "")
         _outline(figure, regions, model, pane)
@@ -84,7 +82,7 @@ class Colour:
         return {"cmin": low, "cmax": high,
                 "colorscale": theme.diverging(low, high) if split else
                 theme.scale(theme.SEQUENTIAL[1:]),
-                "colorbar": {**_BAR, "title": {"text": theme.wrapped(title, 14), "side": "top"},
+                "colorbar": {**_BAR, "title": theme.bar_title(title),
                              "lenmode": "pixels", "len": 230}}
 
 
@@ -92,11 +90,29 @@ _BAR = {"thickness": 10, "x": 1.0, "xanchor": "left", "y": 1, "yanchor": "top", 
         "tickfont": {"size": 11, "color": theme.MUTED}, "xpad": 10}
 
 
-def _axes(pane: Pane) -> dict:
+def _all_axes(rows: pa.Table, models: list[Model], spots: list[Pane]) -> dict:
+    """The axes of every pane; ranges from the dots, so that no lasso's outline widens one."""
+    made: dict = {}
+    for model, pane in zip(models, spots, strict=True):
+        own = rows.filter(pc.equal(rows["model"], model.name))
+        made |= _axes(pane, _range(own["x"]), _range(own["y"]))
+    return made
+
+
+def _range(values: pa.ChunkedArray) -> list[float] | None:
+    known = values.drop_null().to_numpy().astype(float)
+    if not len(known):
+        return None
+    low, high = float(known.min()), float(known.max())
+    room = 0.07 * (high - low) or 1.0
+    return [low - room, high + room]
+
+
+def _axes(pane: Pane, x: list[float] | None, y: list[float] | None) -> dict:
     look = {"showticklabels": False, "ticks": "", "showgrid": False, "mirror": True,
             "showline": True, "linecolor": theme.LINE}
-    return {f"xaxis{pane.axis}": {**look, "domain": pane.x, "anchor": f"y{pane.axis}"},
-            f"yaxis{pane.axis}": {**look, "domain": pane.y, "anchor": f"x{pane.axis}"}}
+    return {f"xaxis{pane.axis}": {**look, "domain": pane.x, "range": x, "anchor": f"y{pane.axis}"},
+            f"yaxis{pane.axis}": {**look, "domain": pane.y, "range": y, "anchor": f"x{pane.axis}"}}
 
 
 def _dots(rows: pa.Table, model: Model, colour: Colour, pane: Pane, gl: bool, hover: bool
@@ -147,15 +163,13 @@ def _outline(figure: go.Figure, regions: tuple[Region, ...], model: Model, pane:
 
 
 def _mark(figure: go.Figure, rows: pa.Table, focus: int | None, pane: Pane) -> None:
-    """A ring around the focused image."""
+    """A ring around the focused image, over dots and thumbnails."""
     own = rows.filter(pc.equal(rows["image"], -1 if focus is None else focus))
-    if own.num_rows:
-        n = pane.axis
-        figure.add_trace(go.Scatter(
-            x=own["x"].to_pylist(), y=own["y"].to_pylist(), mode="markers", hoverinfo="skip",
-            xaxis=f"x{n}", yaxis=f"y{n}", meta={}, selectedpoints=[0],
-            marker={"size": 16, "symbol": "circle-open", "color": theme.ACCENT,
-                    "line": {"width": 2.5}}))
+    for row in own.to_pylist():
+        figure.add_shape(
+            type="circle", xref=f"x{pane.axis}", yref=f"y{pane.axis}", name="focus",
+            xsizemode="pixel", ysizemode="pixel", xanchor=row["x"], yanchor=row["y"],
+            x0=-8, x1=8, y0=-8, y1=8, line={"color": theme.ACCENT, "width": 2.5})
 
 
 def _thumbnails(figure: go.Figure, rows: pa.Table, pane: Pane, image_url: str) -> None:
@@ -169,5 +183,5 @@ def _thumbnails(figure: go.Figure, rows: pa.Table, pane: Pane, image_url: str) -
     ids = rows["image"].to_pylist()
     figure.layout.images += tuple(go.layout.Image(
         source=f"{image_url}{ids[j]}", x=float(x[j]), y=float(y[j]), xref=f"x{n}", yref=f"y{n}",
-        sizex=side, sizey=side, xanchor="center", yanchor="middle", layer="below",
+        sizex=side, sizey=side, xanchor="center", yanchor="middle", layer="above",
         opacity=1.0 if kept[j] else 0.18) for j in shown)

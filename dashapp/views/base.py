@@ -55,5 +55,5 @@ def over_images(state: State) -> str:
 
 
 def interval_note(state: State) -> str:
-    return ("whiskers: mean ± 1.96 standard errors over the filtered images"
-            if state.selection.images.clauses else "whiskers: 95 % bootstrap interval over images")
+    return ("Whiskers: mean ± 1.96 standard errors over the filtered images"
+            if state.selection.images.clauses else "Whiskers: 95 % bootstrap interval over images")

@@ -36,8 +36,10 @@ def _draw_matrix(rows: Rows, state: State, facts: Facts) -> Drawn:
     why = why_undefined(rows["heads"], models, state)
     figure = figures.matrix(figures.Values(rows["heads"]), models, column, heads_on_show(state),
                             {name: theme.wrapped(text, 22) for name, text in why.items()})
-    return Drawn(figure, f"Mean over {over_images(state)} after zeroing one head at a time. "
-                         "Click a cell to choose or release a head.")
+    how = ("in the clean pass; nothing is pruned" if state.importance in NO_INTERVENTION
+           else "after zeroing one head at a time")
+    return Drawn(figure, f"Mean over {over_images(state)} {how}. Click a cell to choose or "
+                         "release a head.")
 
 
 def _draw_line(rows: Rows, state: State, facts: Facts) -> Drawn:
@@ -50,8 +52,9 @@ def _draw_line(rows: Rows, state: State, facts: Facts) -> Drawn:
                           state.axis == "depth", before)
     grey = " Grey: over all images." if before else ""
     missing = " " + " ".join(f"{text}." for text in why.values()) if why else ""
-    return Drawn(figure, f"Dashed: the unpruned model; {interval_note(state)}.{grey} Click or drag "
-                         f"a box to choose heads.{missing}")
+    dashed = "" if state.importance in NO_INTERVENTION else "Dashed: the unpruned model. "
+    return Drawn(figure, f"{dashed}{interval_note(state)}.{grey} Click or drag a box to choose "
+                         f"heads.{missing}")
 
 
 def _baseline(rows: pa.Table, models: list[Model], name: str) -> dict[str, float]:

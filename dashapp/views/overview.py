@@ -51,7 +51,8 @@ def _caption(state: State, facts: Facts) -> str:
     if state.colour == "agreement":
         text += " Colour: share of the models on show that predict the commonest class."
     if state.marks == "thumbnails" and facts.images > figures.THUMBNAILS:
-        text += f" {figures.THUMBNAILS} of {facts.images:,} images are drawn as thumbnails."
+        text += (f" {figures.THUMBNAILS} of {facts.images:,} images are drawn as thumbnails, "
+                 "those that pass first; dots show the colours.")
     return text
 
 

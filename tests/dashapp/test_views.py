@@ -60,7 +60,7 @@ def test_the_matrix_holds_the_means(store, facts):
     (cells,) = traces(figure, grid=True)
     assert np.shape(cells.z) == (6, 4)
     assert cells.z[0][1] == pytest.approx(0.6, abs=0.01)
-    title = figure.layout.coloraxis.colorbar.title.text.replace("<br>", " ")
+    title = figure.layout.coloraxis.colorbar.title.text.replace("<br>", " ").strip()
     assert title == measure("probability_drop").title
 
 
@@ -120,9 +120,16 @@ def test_a_filter_that_selects_nothing(store, facts):
     assert all(list(t.selectedpoints) == [] for t in traces(figure) if t.meta.get("model"))
 
 
+def test_a_lasso_far_away_does_not_move_the_axes(store, facts):
+    near = drawn("overview", "?label=cat", store, facts).figure
+    far = drawn("overview", "?" + FAR_AWAY, store, facts).figure
+    assert near.layout.xaxis.range == far.layout.xaxis.range
+    assert far.layout.xaxis.range[1] < 100
+
+
 def test_the_focused_image_is_marked_in_every_overview(store, facts):
     figure = drawn("overview", "?image=3", store, facts).figure
-    assert len([t for t in figure.data if t.marker.symbol == "circle-open"]) == 3
+    assert len([s for s in figure.layout.shapes if s.name == "focus"]) == 3
 
 
 def test_thumbnails_are_links_to_this_server(store, facts):
