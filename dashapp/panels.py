@@ -6,7 +6,7 @@ import json
 
 from dash import html
 
-from dashapp import theme
+from dashapp import gallery, theme
 from dashapp.facts import Facts, Model
 from dashapp.figures.panes import short_name
 from dashapp.parts import button
@@ -113,7 +113,7 @@ def _compact(text: str | None) -> str:
 def focus(ask: Ask, state: State, facts: Facts) -> list:
     """The focused image: thumbnail, label and each model's five most probable classes."""
     if state.focus is None:
-        return [html.P("Click a dot, or type an image's number or path.", className="hint")]
+        return gallery.hardest(ask, state)
     rows = queries.image_card(ask, state.focus).rows(ask.store).to_pylist()
     if not rows:
         return [html.P(f"There is no image {state.focus}.", className="hint")]

@@ -124,7 +124,9 @@ def wrapped(text: str, width: int) -> str:
 
 def bar_title(text: str) -> dict:
     """The title of a colour bar: above it, narrow, with a line's distance to the topmost number."""
-    return {"text": wrapped(text, 13) + "<br>\u00a0", "side": "top", "font": {"size": 12}}
+    lines = wrapped(text, 13)
+    gap = "<br>\u00a0" * (1 + lines.count("<br>"))
+    return {"text": lines + gap, "side": "top", "font": {"size": 12}}
 
 
 def says(figure: go.Figure, text: str, **where: object) -> go.Figure:

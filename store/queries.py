@@ -219,6 +219,19 @@ WHERE i.image = $image ORDER BY p.model""".strip(),
                  {**ask.models_only.params, "image": image})
 
 
+def hardest(ask: Ask, importance: str, count: int) -> Query:
+    """The images that pass for which the chosen heads (all without any) matter most: the measure's
+    mean over those heads and the models on show, largest effect first."""
+    heads = _zero(importance, _chosen(ask), ask.images)
+    order = "ASC" if measure(importance).important < 0 else "DESC"
+    return Query(f"""
+SELECT image, any_value(path) AS path, any_value(label) AS label,
+       avg({_number(importance)}) AS effect
+FROM {table_of(importance)} JOIN (SELECT image, path, label FROM images) USING (image)
+{heads.where} GROUP BY image HAVING effect IS NOT NULL
+ORDER BY effect {order}, image LIMIT $count""".strip(), {**heads.params, "count": count})
+
+
 def thumbnail(image: int) -> Query:
     return Query("SELECT thumbnail FROM images WHERE image = $image", {"image": image})
 

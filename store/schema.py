@@ -112,6 +112,9 @@ IMPORTANCE: tuple[Column, ...] = (
            "direct logit attribution", "logits", "unbounded", "Elhage et al. 2021", 1),
 )
 
+CLEAN_PASS = frozenset({"confidence", "direct_logit"})
+"""Importance measures of the clean pass: nothing is pruned, so there is nothing to compare with."""
+
 STRENGTH: tuple[Column, ...] = (
     Column("hop_entropy", FLOAT, "-sum p_k ln p_k with p_k = hop_strength[k] / sum: how evenly the "
            "head looks near and far (the paper's head entropy)", "hop entropy", "nats", "0..ln K",

@@ -123,12 +123,13 @@
   }
 
   document.addEventListener("click", (event) => {
-    const button = event.target.closest("[data-drop], [data-copy], [data-csv]");
+    const button = event.target.closest("[data-drop], [data-focus], [data-copy], [data-csv]");
     for (const open of document.querySelectorAll("details[open]")) {
       if (!open.contains(event.target)) open.removeAttribute("open");
     }
     if (!button) return;
     if (button.dataset.drop) send({ kind: "drop", source: button.dataset.drop });
+    else if (button.dataset.focus) send({ kind: "focus", image: Number(button.dataset.focus) });
     else if (button.dataset.copy) copy(button);
     else window.location.assign(button.dataset.csv + window.location.search);
   });

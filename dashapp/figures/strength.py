@@ -80,7 +80,8 @@ def _maxima(figure: go.Figure, models: list[Model]) -> None:
                          annotation={"text": f"ln {hops}{names}", "xanchor": "left",
                                      "font": {"size": 11, "color": colour}, "x": 1.005,
                                      "yanchor": "bottom" if hops == highest else "top"})
-    figure.update_layout(margin={"r": 58})
+    most = max(sum(m.hops == k.hops for m in models) for k in models)
+    figure.update_layout(margin={"r": 44 + 13 * most})
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,8 @@ from dashapp.state import State
 from dashapp.views.base import Drawn, Rows, View, heads_on_show, interval_note, over_images, shown
 from store import queries
 from store.queries import Ask, Query
-from store.schema import measure
+from store.schema import CLEAN_PASS, measure
 from store.selection import Selection
-
-NO_INTERVENTION = {"confidence", "direct_logit"}
-"""Measures of the clean pass: nothing is pruned, so there is no unpruned value to compare with."""
 
 
 def _ask_matrix(ask: Ask, state: State, facts: Facts) -> dict[str, Query]:
@@ -36,7 +33,7 @@ def _draw_matrix(rows: Rows, state: State, facts: Facts) -> Drawn:
     why = why_undefined(rows["heads"], models, state)
     figure = figures.matrix(figures.Values(rows["heads"]), models, column, heads_on_show(state),
                             {name: theme.wrapped(text, 22) for name, text in why.items()})
-    how = ("in the clean pass; nothing is pruned" if state.importance in NO_INTERVENTION
+    how = ("in the clean pass; nothing is pruned" if state.importance in CLEAN_PASS
            else "after zeroing one head at a time")
     return Drawn(figure, f"Mean over {over_images(state)} {how}. Click a cell to choose or "
                          "release a head.")
@@ -52,13 +49,13 @@ def _draw_line(rows: Rows, state: State, facts: Facts) -> Drawn:
                           state.axis == "depth", before)
     grey = " Grey: over all images." if before else ""
     missing = " " + " ".join(f"{text}." for text in why.values()) if why else ""
-    dashed = "" if state.importance in NO_INTERVENTION else "Dashed: the unpruned model. "
+    dashed = "" if state.importance in CLEAN_PASS else "Dashed: the unpruned model. "
     return Drawn(figure, f"{dashed}{interval_note(state)}.{grey} Click or drag a box to choose "
                          f"heads.{missing}")
 
 
 def _baseline(rows: pa.Table, models: list[Model], name: str) -> dict[str, float]:
-    if name in NO_INTERVENTION:
+    if name in CLEAN_PASS:
         return {}
     if name != "probability":
         return {m.name: 0.0 for m in models}

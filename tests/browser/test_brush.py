@@ -174,3 +174,16 @@ def test_nothing_leaves_the_machine_and_nothing_complains(page, served):
     hosts = {urlparse(u).hostname for u in page.requests if u.startswith(("http", "ws"))}
     assert hosts == {"127.0.0.1"}
     assert page.complaints == []
+
+
+def test_the_images_that_heads_matter_most_for_can_be_clicked(page, served):
+    page.open(served + "?model=alpha&heads=0.1@alpha&importance=probability_drop")
+    tiles = page.tab.query_selector_all("#focus .tiles button")
+    assert len(tiles) == 9
+    assert all("cat" in tile.get_attribute("title") for tile in tiles)
+    image = tiles[0].get_attribute("data-focus")
+    tiles[0].click()
+    page.tab.wait_for_function(
+        f"(document.querySelector('#focus b') || {{}}).textContent === 'image {image}'")
+    page.settle()
+    assert f"image={image}" in page.tab.url

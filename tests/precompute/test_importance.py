@@ -10,6 +10,7 @@ from precompute.anatomy import dissect
 from precompute.clean import clean_pass
 from precompute.importance import IMPORTANCE, Clean, Outcome
 from precompute.readout import Native, direct_logits, logit_directions
+from store.schema import CLEAN_PASS
 from store.schema import IMPORTANCE as COLUMNS
 from tests.precompute.vits import tiny
 
@@ -87,8 +88,7 @@ def test_no_change_scores_zero() -> None:
 
 
 def test_every_importance_column_has_its_function() -> None:
-    elsewhere = {"confidence", "direct_logit"}  # from attention and head outputs
-    assert set(IMPORTANCE) | elsewhere == {c.name for c in COLUMNS}
+    assert set(IMPORTANCE) | CLEAN_PASS == {c.name for c in COLUMNS}
 
 
 @pytest.mark.parametrize("options", [

@@ -212,3 +212,20 @@ def test_image_card(store):
     assert alpha["path"] == gamma["path"] == "fish/0003.png"
     assert alpha["top5"][0]["name"] == alpha["predicted"]
     assert gamma["top5"] is None
+
+
+@pytest.mark.parametrize("importance", ["probability_drop", "probability", "embedding_l2"])
+def test_the_hardest_images(ask, importance):
+    kept, chosen = kept_images(ask), set(ask.selection.heads)
+    bare = set(MODELS) - {h[0] for h in chosen}
+    by_image: dict[int, list[float]] = {}
+    for row in rows_of(ask.store, "head_scores"):
+        key = (row["model"], row["layer"], row["head"])
+        asked = row["model"] in MODELS and (not chosen or row["model"] in bare or key in chosen)
+        if asked and row["image"] in kept and row[importance] is not None:
+            by_image.setdefault(row["image"], []).append(row[importance])
+    means = {image: statistics.fmean(values) for image, values in by_image.items()}
+    wanted = sorted(means.values(), reverse=importance != "probability")[:5]
+    found = queries.hardest(ask, importance, 5).rows(ask.store).to_pylist()
+    assert [r["effect"] for r in found] == pytest.approx(wanted)
+    assert [means[r["image"]] for r in found] == pytest.approx(wanted)
