@@ -31,7 +31,7 @@ bench: setup
 	$(BIN)/python -m benchmarks.ablation
 
 screenshots: setup
-	$(BIN)/python docs/screenshots.py --store demo-atlas
+	$(BIN)/python docs/screenshots.py demo-atlas
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info demo-atlas .pytest_cache .mypy_cache .ruff_cache
