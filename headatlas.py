@@ -12,6 +12,7 @@ import importlib
 import os
 import sys
 from dataclasses import dataclass
+from importlib.metadata import version
 from types import ModuleType
 from typing import NoReturn
 
@@ -63,6 +64,7 @@ def _dispatch(argv: list[str]) -> int:
     parser = _Parser(
         prog="headatlas", description="What the attention heads of Vision Transformers do.",
         epilog="headatlas COMMAND --help explains a command.")
+    parser.add_argument("--version", action="version", version=f"headatlas {version('headatlas')}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     wanted = next((a for a in argv if not a.startswith("-")), None)
     modules = {}

@@ -37,7 +37,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, action="append", default=[])
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
-    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}; ratio = N1 / sweep")
+    torch.set_num_threads(1)  # as in precompute.workers: whole batches side by side, one a core
+    print(f"{torch.get_num_threads()} thread, torch {torch.__version__}; ratio = N1 / sweep")
     print(f"{'model':<34}{'batch':>6}{'N1 s/image':>12}{'sweep':>9}{'ratio':>8}"
           f"{'worst diff':>12}{'statistics':>12}")
     for spec, size in _asked(args):

@@ -9,6 +9,7 @@ path without fused attention.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,10 @@ from store.errors import ModelError
 
 Model = Any
 """A timm model or one of its blocks, known by its attributes, which torch cannot type."""
+
+
+COPIES = 6
+"""Of one block's attention that are in memory at once while its measures are taken."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,7 @@ def dissect(model: Model, spec: str, input_size: tuple[int, int, int]) -> Anatom
     geometry = Geometry(height // patch_h, width // patch_w, prefix, _has_class_token(model))
     plain = all(type(b) is Block and type(b.attn) is Attention and b.attn.gate is None
                 for b in blocks)
+    _check_memory(spec, height, width, geometry, max(int(b.attn.num_heads) for b in blocks))
     return Anatomy(family, blocks, tuple(int(b.attn.num_heads) for b in blocks), geometry,
                    (height, width), patch_h, plain,
                    plain and type(model) is VisionTransformer and model.global_pool == "token"
@@ -97,6 +103,17 @@ def _blocks(model: Model, spec: str, family: str) -> tuple[Model, ...]:
                              "whose heads can be told apart"
                              + (f" (no {', '.join(missing)})" if attention is not None else ""))
     return tuple(blocks)
+
+
+def _check_memory(spec: str, height: int, width: int, geometry: Geometry, heads: int) -> None:
+    """One image's attention, with the copies its measures need, must fit into the machine."""
+    tokens = geometry.prefix + geometry.patches
+    needed = COPIES * 4 * heads * tokens ** 2
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > there:
+        raise ModelError(f"model {spec!r} at {height}x{width} pixels has {tokens:,} tokens: its "
+                         f"attention needs about {needed / 1e9:,.0f} GB, this machine has "
+                         f"{there / 1e9:,.0f} GB; choose a smaller --image-size")
 
 
 def _patch_size(model: Model, spec: str) -> tuple[int, int]:

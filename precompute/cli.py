@@ -16,11 +16,11 @@ from store.errors import AtlasError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", action="append", required=True, metavar="SPEC",
                         help=f"{FORMS}; repeat for several models")
-    parser.add_argument("--images", type=Path, required=True, metavar="DIR",
+    parser.add_argument("--images", type=_path, required=True, metavar="DIR",
                         help="folder of images, read with its subfolders in order of path")
-    parser.add_argument("--labels", type=Path, metavar="CSV",
+    parser.add_argument("--labels", type=_path, metavar="CSV",
                         help="columns image,label: paths relative to DIR, and their classes")
-    parser.add_argument("--store", type=Path, required=True, metavar="DIR",
+    parser.add_argument("--store", type=_path, required=True, metavar="DIR",
                         help="the store to make, to extend or to finish")
     parser.add_argument("--name", action="append", default=[],
                         help="the name shown, one for each --model (default: from the SPEC)")
@@ -58,14 +58,21 @@ def _device(wanted: str) -> str:
     return found if wanted == "auto" else wanted
 
 
+def _path(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("an empty path")
+    return Path(text)
+
+
 def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
+    if not (text.isascii() and text.isdecimal()) or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
     return int(text)
 
 
 def _size(text: str) -> tuple[int, int]:
     sides = text.lower().split("x")
-    if len(sides) > 2 or not all(s.isdecimal() and 0 < int(s) <= 8192 for s in sides):
+    whole = all(side.isascii() and side.isdecimal() for side in sides)
+    if len(sides) > 2 or not whole or not all(0 < int(side) <= 8192 for side in sides):
         raise argparse.ArgumentTypeError(f"{text!r} is no image size: N or HxW, up to 8192")
     return int(sides[0]), int(sides[-1])

@@ -83,20 +83,20 @@ def describe(writer: StoreWriter, name: str, vit: Vit, classifier: Classifier,
     clean = _clean(store, name)
     (there,) = store.query("SELECT count(*) AS n FROM predictions WHERE model = ?",
                            [name])["n"].to_pylist()
-    (row,) = store.query("SELECT engine FROM models WHERE model = ?", [name]).to_pylist()
-    if there == clean.num_rows and row["engine"]:
+    if there == clean.num_rows:
         return
     folder = places.model_folder(writer.path, name).relative_to(writer.path)
     rows = predictions(name, vit, classifier, class_of, clean)
-    writer.write_file(folder / "predictions.parquet", rows)
     correct = [c for c in rows["correct"].to_pylist() if c is not None]
-    complete = model_row(name, vit) | {
-        "engine": engine, "classifier": classifier.kind,
+    complete = model_row(name, vit, engine) | {
+        "classifier": classifier.kind,
         "classes": len(classifier.names) if isinstance(classifier, Probe)
         else len(vit.class_names) if vit.class_names else None,
         "accuracy": sum(correct) / len(correct) if correct else None}
+    # The row first: where there are predictions, the row is complete.
     writer.write_file(folder / "model.parquet",
                       to_table("models", {k: [v] for k, v in complete.items()}))
+    writer.write_file(folder / "predictions.parquet", rows)
 
 
 @torch.no_grad()

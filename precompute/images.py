@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+import numpy as np
 from PIL import Image
 
 from store.errors import ImagesError
@@ -40,15 +42,24 @@ def list_images(folder: Path) -> list[str]:
         raise ImagesError(f"{folder} is a file, not a folder of images")
     found = sorted(
         file.relative_to(folder).as_posix() for file in folder.rglob("*")
-        if file.suffix.lower() in EXTENSIONS and file.is_file()
+        if file.suffix.lower() in EXTENSIONS and (file.is_file() or _dangling(file))
         and not any(part.startswith(".") for part in file.relative_to(folder).parts))
     if not found:
         raise ImagesError(f"no images in {folder} (looked for {_some(sorted(EXTENSIONS))})")
     return found
 
 
+def _dangling(file: Path) -> bool:
+    """A link to nothing, which is to be reported, not overlooked."""
+    return file.is_symlink() and not file.exists()
+
+
 def read_picture(folder: Path, path: str) -> Picture:
     """Decode one image whole. Raises ImagesError, saying why, if that cannot be done."""
+    try:
+        path.encode()
+    except UnicodeEncodeError as error:
+        raise ImagesError(f"{path!a}: its name is not UTF-8") from error
     content = read_bytes(folder, path)
     image = decode(content, "RGB", path)
     with Image.open(io.BytesIO(content)) as original:
@@ -72,10 +83,19 @@ def decode(content: bytes, mode: str, path: str) -> Image.Image:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             warnings.simplefilter("ignore", UserWarning)
             with Image.open(io.BytesIO(content)) as image:
-                return image.convert(mode)
+                return _eight_bits(image).convert(mode)
     except Exception as error:  # decoders raise whatever they like
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ImagesError(f"{path}: {reason.replace(repr(content), 'content')[:160]}") from error
+        said = re.sub(r" *<_io[^>]*>", "", " ".join(str(error).split()))
+        raise ImagesError(f"{path}: {said[:160] or type(error).__name__}") from error
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """The image with 8 bits a channel: Pillow would clip deeper grey values to white."""
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image).astype(np.float32) / 257).round().astype("uint8"))
+    if image.mode in ("I", "F"):
+        raise ValueError(f"pixels of mode {image.mode} have no known range")
+    return image
 
 
 def _thumbnail(image: Image.Image) -> bytes:
@@ -93,7 +113,8 @@ def read_labels(file: Path) -> dict[str, str]:
     """
     try:
         with file.open(newline="", encoding="utf-8-sig") as handle:
-            return dict(_labels(csv.DictReader(handle), file))
+            rows = csv.DictReader(handle, skipinitialspace=True, strict=True)
+            return dict(_labels(rows, file))
     except OSError as error:
         raise ImagesError(f"no labels at {file}: {error.strerror}") from error
     except (UnicodeDecodeError, csv.Error) as error:
@@ -110,6 +131,9 @@ def _labels(rows: csv.DictReader, file: Path) -> Iterator[tuple[str, str]]:
         image, label = (row["image"] or "").strip(), (row["label"] or "").strip()
         if not image or not label:
             continue
+        if any(not character.isprintable() for character in image + label):
+            raise ImagesError(f"{file}, line {rows.line_num}: {ascii(label)[:60]} is no label "
+                              "(is a quote left open?)")
         path = str(PurePosixPath(image))
         if seen.setdefault(path, label) != label:
             raise ImagesError(f"{file} labels {path} both {seen[path]!r} and {label!r}")

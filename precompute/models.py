@@ -69,6 +69,7 @@ def load(text: str, size: Size | None = None, device: str = "cpu") -> Vit:
         raise
     except Exception as error:  # timm, torch and the hub raise whatever they like
         at = f" at {size[0]}x{size[1]} pixels" if size else ""
+        at += f" (is {spec.path} a checkpoint of {spec.name}?)" if spec.path else ""
         raise ModelError(f"model {spec.text!r} cannot be loaded{at}: {_one_line(error)}") from error
     model = model.to(device).float().eval().requires_grad_(False)
     channels = int(config["input_size"][0])
@@ -97,8 +98,20 @@ def _from_timm(spec: Spec, size: Size | None):
     name = f"hf-hub:{spec.name}" if spec.kind == "hub" else spec.name
     if spec.kind == "timm" and not timm.is_model(name):
         raise ModelError(f"no timm model is called {name!r}{_did_you_mean(name)}")
+    if spec.kind == "timm":
+        _refuse_early(spec, name)
     model = _create(spec, name, size, pretrained=True)
     return model, _config(model, size), _class_names(model)
+
+
+def _refuse_early(spec: Spec, name: str) -> None:
+    """Refuse what has no heads to ablate before its weights are fetched."""
+    try:
+        with torch.device("meta"):
+            bare = timm.create_model(name)
+    except (RuntimeError, NotImplementedError, TypeError, ValueError):
+        return  # it cannot be built without memory; it is looked at once it is loaded
+    dissect(bare, spec.text, resolve_data_config(pretrained_cfg=bare.pretrained_cfg)["input_size"])
 
 
 def _from_checkpoint(spec: Spec, size: Size | None):
@@ -110,14 +123,20 @@ def _from_checkpoint(spec: Spec, size: Size | None):
     heads = [classifier] if isinstance(classifier, str) else list(classifier or ())
     found = [weights[f"{h}.weight"] for h in heads if f"{h}.weight" in weights]
     classes = int(found[0].shape[0]) if found and found[0].ndim == 2 else 0
-    stem = weights.get("patch_embed.proj.weight")
-    channels = int(stem.shape[1]) if stem is not None and stem.ndim == 4 else 3
+    channels = _channels(weights)
     height, width = size or (config.input_size[1:] if config else (224, 224))
     overlay = {"file": str(spec.path), "num_classes": classes,
                "input_size": (channels, height, width)}
     model = _create(spec, spec.name, size, pretrained=True, num_classes=classes,
                     in_chans=channels, pretrained_cfg_overlay=overlay)
     return model, _config(model, size), _class_names(model) if classes else None
+
+
+def _channels(weights: dict[str, torch.Tensor]) -> int:
+    """Colour channels of a checkpoint's images; behind a convolutional stem they do not show."""
+    patches = weights.get("patch_embed.proj.weight")
+    hybrid = any(name.startswith("patch_embed.backbone") for name in weights)
+    return 3 if patches is None or patches.ndim != 4 or hybrid else int(patches.shape[1])
 
 
 def _read_weights(spec: Spec) -> dict[str, torch.Tensor]:

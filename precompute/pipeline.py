@@ -60,7 +60,7 @@ def precompute(request: Request) -> None:
     vits = load_models(request)
     writer = register_images(request.store, given)
     for name, vit in vits.items():
-        register_model(writer, name, vit)
+        register_model(writer, name, vit, pick_engine(writer, name, vit, request))
     for name, vit in vits.items():
         analyse(writer, name, vit, request)
     finish_others(writer, vits, request)
@@ -127,11 +127,14 @@ def _by_part(writer: StoreWriter, name: str, vit: Vit, request: Request, stage: 
 
 
 def pick_engine(writer: StoreWriter, name: str, vit: Vit, request: Request) -> str:
-    """The engine the model has, or the fastest that is right on the store's first images."""
+    """The engine the model has, or the fastest that is right on the store's first images.
+
+    Raises ModelError, before the model is on the books, if it cannot be analysed at all.
+    """
     store = Store(writer.path)
-    (row,) = store.query("SELECT engine FROM models WHERE model = ?", [name]).to_pylist()
-    if row["engine"]:
-        return row["engine"]
+    known = store.query("SELECT engine FROM models WHERE model = ?", [name])["engine"].to_pylist()
+    if known:
+        return known[0]
     first = next(slices(store, places.parts_of(writer.path)[:1], 2))
     batch = read_batch(vit, first, request.images.absolute())
     clean = clean_pass(vit.model, vit.anatomy, batch.pixels)
@@ -158,11 +161,12 @@ def finish_others(writer: StoreWriter, done: dict[str, Vit], request: Request) -
         if name in done or not places.missing_parts(writer.path, name, "heads"):
             continue
         (row,) = Store(writer.path).query(
-            "SELECT spec, image_h, image_w FROM models WHERE model = ?", [name]).to_pylist()
+            "SELECT spec, image_h, image_w, engine FROM models WHERE model = ?", [name]).to_pylist()
         say(f"{name}: in the store, but not over all its images; finishing it")
         try:
             vit = models.load(row["spec"], (row["image_h"], row["image_w"]), request.device)
-            register_model(writer, name, vit)
+            register_model(writer, name, vit, row["engine"])
             analyse(writer, name, vit, request)
         except AtlasError as error:
-            say(f"{name}: left incomplete: {error}")
+            say(f"{name}: left incomplete: {error} (to drop it, remove "
+                f"{places.model_folder(writer.path, name)})")

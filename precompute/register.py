@@ -137,9 +137,9 @@ def _report(skipped: list[str], given: Folder) -> None:
         say(f"skipped, unreadable: and {len(skipped) - 5} more in {given.folder}")
 
 
-def register_model(writer: StoreWriter, name: str, vit: Vit) -> None:
+def register_model(writer: StoreWriter, name: str, vit: Vit, engine: str) -> None:
     """Write the model's row, or check that the one there is of the same model."""
-    row = model_row(name, vit)
+    row = model_row(name, vit, engine)
     with writer.lock():
         file = places.model_folder(writer.path, name) / "model.parquet"
         if not file.exists():
@@ -153,12 +153,12 @@ def register_model(writer: StoreWriter, name: str, vit: Vit) -> None:
                              f"({there[key]}, made from {there['spec']}): give this one a --name")
 
 
-def model_row(name: str, vit: Vit) -> dict[str, object]:
+def model_row(name: str, vit: Vit, engine: str) -> dict[str, object]:
     """What is known of a model before it has seen an image."""
     anatomy = vit.anatomy
     geometry = anatomy.geometry
     return {
-        "model": name, "spec": vit.spec.absolute, "family": anatomy.family, "engine": None,
+        "model": name, "spec": vit.spec.absolute, "family": anatomy.family, "engine": engine,
         "layers": anatomy.layers, "heads": max(anatomy.heads), "grid_h": geometry.grid_h,
         "grid_w": geometry.grid_w, "patch": anatomy.patch, "image_h": anatomy.image[0],
         "image_w": anatomy.image[1], "prefix_tokens": geometry.prefix,

@@ -40,7 +40,8 @@ def check_store(path: Path) -> None:
     """Raise StoreError unless `path` is a store of this format."""
     marker = path / MARKER
     if not path.is_dir():
-        raise StoreError(f"no store at {path}: there is no such folder")
+        what = "it is a file" if path.exists() else "there is no such folder"
+        raise StoreError(f"no store at {path}: {what}")
     if not marker.is_file():
         raise StoreError(f"no store at {path}: {MARKER} is missing")
     try:

@@ -13,6 +13,7 @@ not enough. Three locks, each sufficient against writing by itself where it appl
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +26,9 @@ from store.schema import TABLES
 
 QUERY_NODES = {"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"}
 TABLE_FUNCTIONS = {"unnest", "range", "generate_series"}
+REFUSED_FUNCTIONS = {"current_setting", "write_log", "getenv", "getvariable", "nextval"}
+BATCH_ROWS = 65_536
+MOST_BYTES = 1 << 30
 
 
 class Door:
@@ -52,12 +56,26 @@ class Door:
             check_statement(cursor, sql)
             try:
                 limited = sql if max_rows is None else f"FROM ({_bare(sql)}\n) LIMIT {max_rows}"
-                return cursor.sql(limited).to_arrow_table()
+                return self._fetch(cursor, limited)
             except duckdb.InterruptException as error:
                 raise QueryError(f"stopped: the query ran longer than {self._seconds:g} s"
                                  ) from error
             except duckdb.Error as error:
                 raise QueryError(first_line(error)) from error
+
+    def _fetch(self, cursor: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
+        """Take the answer in batches: DuckDB bounds its own time and memory, not the answer's."""
+        started, size, batches = time.monotonic(), 0, []
+        reader = cursor.sql(sql).to_arrow_reader(BATCH_ROWS)
+        for batch in reader:
+            batches.append(batch)
+            size += batch.nbytes
+            if size > MOST_BYTES:
+                raise QueryError(f"stopped: the answer is larger than {MOST_BYTES >> 20} MB; "
+                                 "add a LIMIT, or summarise")
+            if time.monotonic() - started > self._seconds:
+                raise QueryError(f"stopped: the query ran longer than {self._seconds:g} s")
+        return pa.Table.from_batches(batches, reader.schema)
 
     def close(self) -> None:
         self._store.close()
@@ -71,6 +89,8 @@ def check_statement(cursor: duckdb.DuckDBPyConnection, sql: str) -> None:
         raise QueryError(first_line(error)) from error
     if len(statements) != 1:
         raise QueryError(f"one statement at a time, found {len(statements)}")
+    if statements[0].type == duckdb.StatementType.MULTI:
+        raise QueryError("a PIVOT must list its values: PIVOT ... ON column IN (...) USING ...")
     if statements[0].type != duckdb.StatementType.SELECT:
         raise QueryError(f"only queries (SELECT, WITH, FROM, DESCRIBE) are answered here, not "
                          f"{statements[0].type.name}")
@@ -90,6 +110,8 @@ def _check_node(node: dict, local: set[str]) -> None:
     kind = str(node.get("type", ""))
     if kind.endswith("_NODE") and kind not in QUERY_NODES:
         raise QueryError(f"only queries are answered here, not {_words(kind)}")
+    if kind == "FUNCTION" and str(node.get("function_name", "")).lower() in REFUSED_FUNCTIONS:
+        raise QueryError(f"function {node['function_name']!r} is not allowed here")
     if kind == "BASE_TABLE":
         name = str(node.get("table_name", "")).lower()
         if name not in TABLES and name not in local:

@@ -63,6 +63,11 @@ REFUSED = {
     "an empty name": (["precompute", "--model", SPEC, "--name", " "], "--name"),
     "a limit of nothing": (["precompute", "--model", SPEC, "--limit", "0"], "--limit"),
     "a size that is none": (["precompute", "--model", SPEC, "--image-size", "big"], "image size"),
+    "an empty path": (["precompute", "--model", SPEC, "--images", ""], "an empty path"),
+    "a time that is none": (["sql", "--store", "{store}", "SELECT 1", "--timeout", "nan"], "nan"),
+    "no time at all": (["sql", "--store", "{store}", "SELECT 1", "--timeout", "-1"], "-1"),
+    "a file for a store": (["info", "--store", "{text}"], "it is a file"),
+    "too many tokens": (["precompute", "--model", SPEC, "--image-size", "8000"], "tokens"),
     "a size below a patch": (["precompute", "--model", SPEC, "--image-size", "8"], "8x8 pixels"),
     "no GPU": (["precompute", "--model", SPEC, "--device", "cuda"], "CUDA"),
 }

@@ -20,13 +20,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--store", type=Path, required=True, help="the store's folder")
     parser.add_argument("query", help="one SELECT over the tables that `headatlas schema` lists")
     parser.add_argument("--format", choices=sorted(FORMATS), default="table")
-    parser.add_argument("--timeout", type=float, default=300, metavar="SECONDS",
+    parser.add_argument("--timeout", type=_seconds, default=300, metavar="SECONDS",
                         help="stop a query that runs longer (default: 300)")
 
 
 def run(args: argparse.Namespace) -> None:
     rows = Door(args.store, seconds=args.timeout).query(args.query)
     print(FORMATS[args.format](rows))
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds <= 86_400:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time: more than 0, up to 86400 seconds")
+    return seconds
 
 
 def as_table(rows: pa.Table) -> str:

@@ -51,7 +51,9 @@ HOSTILE = [
     "SELECT count(*) FROM range(10000000000) a, range(10000000000) b",
     "WITH RECURSIVE t AS (SELECT 1 AS a UNION ALL SELECT a + 1 FROM t) SELECT max(a) FROM t",
     "SELECT list(a) FROM range(10000000000) t(a)", "SELECT repeat('x', 100000000000)",
-    "SELECT * FROM range(400000000) ORDER BY random()",
+    "SELECT * FROM range(400000000) ORDER BY random()", "SELECT * FROM range(100000000000)",
+    "SELECT current_setting('allowed_paths')", "SELECT write_log('x')",
+    "PIVOT heads ON model USING avg(probability_drop_mean)",
 ]
 
 
@@ -90,6 +92,9 @@ def test_hostile_statements_are_refused_or_stopped_and_change_nothing(store: Pat
     "WITH RECURSIVE t AS (SELECT 1 AS a UNION ALL SELECT a + 1 FROM t WHERE a < 5) FROM t",
     "SELECT h.model FROM heads h JOIN models m USING (model) WHERE m.layers > 4 LIMIT 1",
     "SELECT * FROM images i, LATERAL (SELECT i.image + 1) LIMIT 1",
+    "PIVOT heads ON layer IN (0, 1) USING avg(sink_mean) GROUP BY model",
+    "SELECT model, unnest(hop_strength) FROM main.head_strength LIMIT 3",
+    "SELECT t.name FROM predictions, unnest(top5) u(t) LIMIT 3", 'FROM "heads" LIMIT 1',
     "SELECT rank() OVER (ORDER BY image) FROM images QUALIFY rank() OVER (ORDER BY image) < 3",
 ])
 def test_plain_questions_are_answered(store: Path, statement: str) -> None:
