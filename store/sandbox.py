@@ -57,11 +57,14 @@ class Door:
             try:
                 limited = sql if max_rows is None else f"FROM ({_bare(sql)}\n) LIMIT {max_rows}"
                 return self._fetch(cursor, limited)
-            except duckdb.InterruptException as error:
-                raise QueryError(f"stopped: the query ran longer than {self._seconds:g} s"
-                                 ) from error
-            except duckdb.Error as error:
+            except (duckdb.Error, pa.ArrowException, OSError) as error:  # Arrow hands on DuckDB's
+                if isinstance(error, duckdb.InterruptException) or "INTERRUPT" in str(error):
+                    raise QueryError(self._too_long) from error
                 raise QueryError(first_line(error)) from error
+
+    @property
+    def _too_long(self) -> str:
+        return f"stopped: the query ran longer than {self._seconds:g} s"
 
     def _fetch(self, cursor: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
         """Take the answer in batches: DuckDB bounds its own time and memory, not the answer's."""
@@ -74,7 +77,7 @@ class Door:
                 raise QueryError(f"stopped: the answer is larger than {MOST_BYTES >> 20} MB; "
                                  "add a LIMIT, or summarise")
             if time.monotonic() - started > self._seconds:
-                raise QueryError(f"stopped: the query ran longer than {self._seconds:g} s")
+                raise QueryError(self._too_long)
         return pa.Table.from_batches(batches, reader.schema)
 
     def close(self) -> None:
