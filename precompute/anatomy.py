@@ -22,7 +22,6 @@ from store.errors import ModelError
 Model = Any
 """A timm model or one of its blocks, known by its attributes, which torch cannot type."""
 
-
 COPIES = 6
 """Of one block's attention that are in memory at once while its measures are taken."""
 

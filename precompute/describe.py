@@ -80,11 +80,13 @@ def describe(writer: StoreWriter, name: str, vit: Vit, classifier: Classifier,
              class_of: Mapping[str, int], engine: str) -> None:
     """Write `predictions` and complete the model's row, unless both are there for all images."""
     store = Store(writer.path)
-    clean = _clean(store, name)
-    (there,) = store.query("SELECT count(*) AS n FROM predictions WHERE model = ?",
-                           [name])["n"].to_pylist()
-    if there == clean.num_rows:
+    (counts,) = store.query(
+        "SELECT (SELECT count(*) FROM predictions WHERE model = $model) AS there, "
+        "(SELECT count(*) FROM embeddings WHERE model = $model) AS wanted",
+        {"model": name}).to_pylist()
+    if counts["there"] == counts["wanted"]:
         return
+    clean = _clean(store, name)
     folder = places.model_folder(writer.path, name).relative_to(writer.path)
     rows = predictions(name, vit, classifier, class_of, clean)
     correct = [c for c in rows["correct"].to_pylist() if c is not None]

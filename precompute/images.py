@@ -61,9 +61,11 @@ def read_picture(folder: Path, path: str) -> Picture:
     except UnicodeEncodeError as error:
         raise ImagesError(f"{path!a}: its name is not UTF-8") from error
     content = read_bytes(folder, path)
-    image = decode(content, "RGB", path)
-    with Image.open(io.BytesIO(content)) as original:
-        width, height = original.size
+    with warnings.catch_warnings():  # here and not in `decode`: filters are not thread-safe
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        image = decode(content, "RGB", path)
+    width, height = image.size
     return Picture(path, width, height, hashlib.sha256(content).hexdigest(), _thumbnail(image))
 
 
@@ -79,11 +81,8 @@ def decode(content: bytes, mode: str, path: str) -> Image.Image:
     """Pixels as the model's mode ("RGB" or "L"), as stored in the file (EXIF is not applied, as
     in timm's own evaluation). Raises ImagesError for anything that is no image."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            warnings.simplefilter("ignore", UserWarning)
-            with Image.open(io.BytesIO(content)) as image:
-                return _eight_bits(image).convert(mode)
+        with Image.open(io.BytesIO(content)) as image:
+            return _eight_bits(image).convert(mode)
     except Exception as error:  # decoders raise whatever they like
         said = re.sub(r" *<_io[^>]*>", "", " ".join(str(error).split()))
         raise ImagesError(f"{path}: {said[:160] or type(error).__name__}") from error
@@ -131,7 +130,7 @@ def _labels(rows: csv.DictReader, file: Path) -> Iterator[tuple[str, str]]:
         image, label = (row["image"] or "").strip(), (row["label"] or "").strip()
         if not image or not label:
             continue
-        if any(not character.isprintable() for character in image + label):
+        if any(character < " " for character in image + label):
             raise ImagesError(f"{file}, line {rows.line_num}: {ascii(label)[:60]} is no label "
                               "(is a quote left open?)")
         path = str(PurePosixPath(image))

@@ -8,6 +8,7 @@ import logging
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import safetensors
@@ -45,6 +46,7 @@ class Vit:
     def shown(self) -> str:
         return self.spec.shown(*self.anatomy.image)
 
+    @cached_property
     def weights_sha256(self) -> str:
         """Hash of every parameter's and buffer's name, type, shape and bytes, in order."""
         digest = hashlib.sha256()

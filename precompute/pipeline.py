@@ -74,7 +74,7 @@ def load_models(request: Request) -> dict[str, Vit]:
             for spec, size in zip(request.models, sizes * count if len(sizes) == 1 else sizes,
                                   strict=True)]
     names = list(request.names) or [vit.shown for vit in vits]
-    repeated = [name for name, count in Counter(names).items() if count > 1]
+    repeated = [name for name, times in Counter(names).items() if times > 1]
     if repeated:
         raise ModelError(f"two models would be called {repeated[0]!r}: give each a --name")
     return dict(zip(names, vits, strict=True))

@@ -166,7 +166,7 @@ def model_row(name: str, vit: Vit, engine: str) -> dict[str, object]:
         "parameters": sum(p.numel() for p in vit.model.parameters()),
         "classifier": "native" if vit.class_names else None,
         "classes": len(vit.class_names) if vit.class_names else None, "accuracy": None,
-        "weights_sha256": vit.weights_sha256(),
+        "weights_sha256": vit.weights_sha256,
         "preprocessing": json.dumps(vit.preprocessing, sort_keys=True),
         "versions": json.dumps(_versions(vit)),
     }

@@ -1,7 +1,7 @@
 """The read-only SQL door: what a person typed, run on a locked-down connection.
 
 A statement that DuckDB types SELECT can still write files (a COPY inside a WITH), so its type is
-not enough. Three locks, each sufficient against writing by itself where it applies:
+not enough. Three locks; the second alone would still let a COPY overwrite the store's own files:
 
 1. exactly one statement, whose syntax tree holds only query nodes, tables that the schema or
    the query itself names, and harmless table functions;
