@@ -32,6 +32,8 @@ class Command:
 COMMANDS = (
     Command("precompute", "precompute.cli",
             "write head scores of models over images into a store", "precompute"),
+    Command("selftest", "precompute.selftest_cli",
+            "prove on one model that what would be written is so", "precompute"),
     Command("demo", "precompute.demo", "the bundled ViTs on the bundled images, then serve them",
             "precompute"),
     Command("serve", "dashapp.cli", "show a store in the browser"),

@@ -1,23 +1,30 @@
-"""A part of the store's images as batches of pixels."""
+"""A unit's images as batches of pixels."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from precompute.images import decode, read_bytes
 from precompute.models import Vit
+from store import places
 from store.errors import ImagesError
 from store.reader import Store, unglobbed
 
 CLEAN_TOKENS = {"cpu": 1024, "cuda": 32_768}
 """Tokens of a clean batch: see `precompute.sweep.ROW_TOKENS`."""
+
+READERS = {"cpu": 0, "cuda": 8}
+"""Threads that decode images beside the work. On a CPU every core has work of its own."""
 
 
 @dataclass(frozen=True)
@@ -29,55 +36,75 @@ class Batch:
     pixels: Float[Tensor, "image channel y x"]
 
 
-@dataclass(frozen=True)
-class Slice:
-    """Some rows of a part of the images table: a batch that is not read yet."""
-
-    part: str
-    rows: list[dict]
-
-
-def slices(store: Store, parts: list[str], size: int) -> Iterator[Slice]:
-    """The images of these parts, `size` at a time; no slice crosses from one part to the next."""
-    for part in parts:
-        rows = part_rows(store, part)
-        for start in range(0, len(rows), size):
-            yield Slice(part, rows[start:start + size])
+def rows_of(store: Store, model: str, stage: str, unit: str) -> list[dict]:
+    """The images of a unit of work, as rows of the images table, in order."""
+    if stage in places.OVER_ALL:
+        return part_rows(store, unit)
+    return image_rows(store, places.read_sample(store.path, model, stage)["units"][unit])
 
 
-def read_batch(vit: Vit, chosen: Slice, folder: Path | None) -> Batch:
-    """The pixels of a slice, as the model wants them.
-
-    They are read from `folder` where they are there, else from where they were first found.
-    Raises ImagesError if one is gone, or no longer what it was.
-    """
-    pixels = torch.stack([_pixels(row, vit, folder) for row in chosen.rows])
-    return Batch([r["image"] for r in chosen.rows], [r["label"] for r in chosen.rows],
-                 pixels.to(vit.device))
+def unit_sizes(path: Path, model: str, stage: str) -> dict[str, int]:
+    """How many images each missing unit of a stage has."""
+    missing = places.missing_units(path, model, stage)
+    if stage in places.OVER_ALL:
+        return {unit: pq.read_metadata(path / "images" / f"{unit}.parquet").num_rows
+                for unit in missing}
+    units = places.read_sample(path, model, stage)["units"]
+    return {unit: len(units[unit]) for unit in missing}
 
 
 def part_rows(store: Store, part: str) -> list[dict]:
     """The rows of one part of the images table, in order."""
+    files = [unglobbed(file) for file in store.files["images"] if file.stem == part]
     return store.query("SELECT image, path, folder, label, sha256 FROM read_parquet(?) "
-                       "ORDER BY image", [_files(store, [part])]).to_pylist()
+                       "ORDER BY image", [files]).to_pylist()
 
 
-def count_images(store: Store, parts: list[str]) -> int:
-    """How many images these parts hold."""
-    (count,) = store.query("SELECT count(*) AS n FROM read_parquet(?)",
-                           [_files(store, parts)])["n"].to_pylist()
-    return count
+def image_rows(store: Store, images: Sequence[int]) -> list[dict]:
+    """The rows of these images, in order."""
+    return store.query("SELECT image, path, folder, label, sha256 FROM images "
+                       "WHERE image IN (SELECT unnest(?::INTEGER[])) ORDER BY image",
+                       [list(images)]).to_pylist()
 
 
-def _files(store: Store, parts: list[str]) -> list[str]:
-    wanted = set(parts)
-    return [unglobbed(file) for file in store.files["images"] if file.stem in wanted]
+def batches(vit: Vit, rows: list[dict], folder: Path | None, size: int) -> Iterator[Batch]:
+    """The pixels of these images, `size` at a time; the next are read while the last are in work.
+
+    They are read from `folder` where they are there, else from where they were first found.
+    Raises ImagesError if one is gone, or no longer what it was.
+    """
+    threads = READERS[vit.device.type]
+    if not threads:
+        for chunk in _chunked(rows, size):
+            yield _batch(vit, chunk, [_pixels(row, vit, folder) for row in chunk])
+        return
+    with ThreadPoolExecutor(threads) as readers:
+        pending: deque[tuple[list[dict], list[Future[Tensor]]]] = deque()
+        for chunk in _chunked(rows, size):
+            pending.append((chunk, [readers.submit(_pixels, row, vit, folder) for row in chunk]))
+            if len(pending) > 1:
+                yield _read(vit, *pending.popleft())
+        while pending:
+            yield _read(vit, *pending.popleft())
+
+
+def _chunked(rows: list[dict], size: int) -> Iterator[list[dict]]:
+    for start in range(0, len(rows), size):
+        yield rows[start:start + size]
+
+
+def _read(vit: Vit, rows: list[dict], pixels: list[Future[Tensor]]) -> Batch:
+    return _batch(vit, rows, [one.result() for one in pixels])
+
+
+def _batch(vit: Vit, rows: list[dict], pixels: list[Tensor]) -> Batch:
+    return Batch([r["image"] for r in rows], [r["label"] for r in rows],
+                 torch.stack(pixels).to(vit.device))
 
 
 def batch_size(vit: Vit, wanted: int | None) -> int:
     """Images in a clean batch: as asked, else about CLEAN_TOKENS tokens."""
-    tokens = vit.anatomy.geometry.prefix + vit.anatomy.geometry.patches
-    return wanted or max(1, CLEAN_TOKENS[vit.device.type] // tokens)
+    return wanted or max(1, CLEAN_TOKENS[vit.device.type] // vit.anatomy.geometry.tokens)
 
 
 def _pixels(row: dict, vit: Vit, folder: Path | None) -> Float[Tensor, "channel y x"]:

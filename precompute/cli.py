@@ -9,8 +9,18 @@ import torch
 
 from precompute.pipeline import Request, precompute
 from precompute.progress import say
+from precompute.shards import ENGINES
 from precompute.specs import FORMS
+from precompute.stages import SAMPLED, STAGES
 from store.errors import AtlasError
+
+ABLATION_STAGES = ("mean", "resample", "leave_one_in", "layer")
+"""What --ablation names."""
+
+SAMPLES = (("partial", "parts of every head's attention set to 0"),
+           ("curves", "heads pruned one after the other, in many orders: images that judge"),
+           ("pairs", "pairs of heads pruned together"))
+"""Stages with an option of their own."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,8 +41,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--batch-size", type=_positive, metavar="N",
                         help="images at a time (default: about 1,000 tokens on a CPU)")
-    parser.add_argument("--threads", type=_positive, metavar="N",
-                        help="images in work at once, one a core (default: all cores)")
+    _add_stages(parser.add_argument_group(
+        "which interventions, on how many images (a whole number, or all; 0: not at all)"))
+    _add_workers(parser.add_argument_group("who does the work"))
+
+
+def _add_stages(group: argparse._ArgumentGroup) -> None:
+    defaults = {name: STAGES[name].images for name in SAMPLED}
+    group.add_argument(
+        "--ablation", action="append", default=[], type=_ablation, metavar="NAME[=N]",
+        help=f"{', '.join(ABLATION_STAGES)}; repeat for several; without N on all images. Zero "
+             "ablation is always done on all. (Default: "
+             + ", ".join(f"{name}={defaults[name]}" for name in ABLATION_STAGES) + ")")
+    for name, what in SAMPLES:
+        group.add_argument(f"--{name}", type=_images, default=defaults[name], metavar="N",
+                           help=f"{what} ({defaults[name]})")
+    group.add_argument("--reference", type=_positive, default=64, metavar="N",
+                       help="images whose mean the mean ablation puts in (64)")
+    group.add_argument("--draws", type=_positive, default=1, metavar="N",
+                       help="donors of each image in the resample ablation (1)")
+    group.add_argument("--precision", choices=("float32", "bfloat16"), default="float32",
+                       help="arithmetic of the interventions (float32)")
+    group.add_argument("--despite-selftest", action="store_true",
+                       help="go on with a model that fails the self-test")
+
+
+def _add_workers(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--engine", choices=tuple(ENGINES), default="local",
+                       help="processes on this machine, or a Ray cluster (local)")
+    group.add_argument("--workers", "--threads", type=_positive, metavar="N",
+                       help="units in work at once (default: one a core, or one a GPU)")
+    group.add_argument("--ray-address", metavar="ADDRESS",
+                       help="of a running cluster (default: one is started on this machine)")
+    group.add_argument("--plan", action="store_true", help="say what it would cost, and stop")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -43,12 +84,16 @@ def run(args: argparse.Namespace) -> None:
                              "give one for each --model")
     if any(not name.strip() for name in args.name):
         raise AtlasError("a --name is empty")
-    torch.backends.cudnn.allow_tf32 = False  # float32 is the reference, also in the patch stem
     precompute(Request(
         models=args.model, images=args.images, store=args.store, labels=args.labels,
         names=args.name, sizes=args.image_size, limit=args.limit,
-        device=_device(args.device), batch=args.batch_size, threads=args.threads))
-    say(f"done; look at it with: headatlas serve --store {args.store}")
+        device=_device(args.device), batch=args.batch_size,
+        samples={name: getattr(args, name) for name, _ in SAMPLES} | dict(args.ablation),
+        reference=args.reference, draws=args.draws, precision=args.precision,
+        despite_selftest=args.despite_selftest, engine=args.engine, workers=args.workers,
+        address=args.ray_address, plan=args.plan))
+    if not args.plan:
+        say(f"done; look at it with: headatlas serve --store {args.store}")
 
 
 def _device(wanted: str) -> str:
@@ -68,6 +113,27 @@ def _positive(text: str) -> int:
     if not (text.isascii() and text.isdecimal()) or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
     return int(text)
+
+
+def _images(text: str) -> int | None:
+    """How many images; None for all."""
+    if text == "all":
+        return None
+    if not (text.isascii() and text.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of images: a whole number or all")
+    return int(text)
+
+
+def _ablation(text: str) -> tuple[str, int | None]:
+    """NAME or NAME=N, as a stage and its number of images."""
+    name, equals, count = text.partition("=")
+    if name not in ("zero", *ABLATION_STAGES):
+        raise argparse.ArgumentTypeError(
+            f"{name!r} is no ablation; one of zero, {', '.join(ABLATION_STAGES)}")
+    images = _images(count) if equals else None
+    if name == "zero" and images is not None:
+        raise argparse.ArgumentTypeError("zero ablation is done on all images; the others go by it")
+    return "heads" if name == "zero" else name, images
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +18,7 @@ from precompute.models import Vit
 from precompute.probe import Probe, fit_probe
 from precompute.progress import say
 from precompute.readout import Classifier, Native, Nothing
-from precompute.register import model_row
+from precompute.register import complete_row
 from precompute.sweep import embed
 from store import places
 from store.reader import Store
@@ -42,15 +43,13 @@ def choose_classifier(writer: StoreWriter, name: str, vit: Vit) -> Classifier:
 
     What was chosen once stays: labels that come later do not change a model's classifier.
     """
-    if vit.class_names:
-        return Native(vit.model)
-    store = Store(writer.path)
+    store = Store(writer.path, tables=("models", "images", "embeddings"))
     (row,) = store.query("SELECT classifier FROM models WHERE model = ?", [name]).to_pylist()
-    if row["classifier"] == "none":
-        return Nothing()
-    file = places.model_folder(writer.path, name) / "probe.npz"
-    if file.exists():
-        return probe.from_bytes(file.read_bytes()).to(vit.device)
+    home = places.model_folder(writer.path, name)
+    file = home / "probe.npz"
+    known = "native" if vit.class_names else "probe" if file.exists() else row["classifier"]
+    if known in ("native", "none") or file.exists():
+        return read_classifier(home, known, vit)
     clean = _clean(store, name)
     fitted = fit_probe(_matrix(clean["embedding"]), clean["image"].to_pylist(),
                        clean["label"].to_pylist())
@@ -62,42 +61,57 @@ def choose_classifier(writer: StoreWriter, name: str, vit: Vit) -> Classifier:
     return fitted.to(vit.device)
 
 
-def class_map(writer: StoreWriter, name: str, vit: Vit, classifier: Classifier) -> dict[str, int]:
-    """Labels as classes; says so where labels are no classes of the classifier."""
+def read_classifier(home: Path, kind: str | None, vit: Vit) -> Classifier:
+    """The classifier that a model's row names; none while the row is incomplete."""
+    if kind == "native":
+        return Native(vit.model)
+    if kind == "probe":
+        return probe.from_bytes((home / "probe.npz").read_bytes()).to(vit.device)
+    return Nothing()
+
+
+def class_map(store: Store, vit: Vit, classifier: Classifier) -> dict[str, int]:
+    """Labels as classes of the classifier."""
     if isinstance(classifier, Probe):
         return {label: i for i, label in enumerate(classifier.names)}
-    labels = Store(writer.path).query(
-        "SELECT DISTINCT label FROM images WHERE label IS NOT NULL ORDER BY label")["label"]
-    found = class_of_labels(labels.to_pylist(), vit.class_names)
-    lacking = len(labels) - len(found)
+    return class_of_labels(_labels(store), vit.class_names)
+
+
+def tell_labels(store: Store, name: str, vit: Vit, class_of: Mapping[str, int]) -> None:
+    """Say so where labels are no classes of the model's own classifier."""
+    labels = _labels(store)
+    lacking = len(set(labels) - set(class_of))
     if vit.class_names and lacking:
         say(f"{name}: {lacking} of {len(labels)} labels are no classes of its classifier; "
             "their true-class measures are NULL")
-    return found
+
+
+def _labels(store: Store) -> list[str]:
+    return store.query("SELECT DISTINCT label FROM images WHERE label IS NOT NULL "
+                       "ORDER BY label")["label"].to_pylist()
 
 
 def describe(writer: StoreWriter, name: str, vit: Vit, classifier: Classifier,
-             class_of: Mapping[str, int], engine: str) -> None:
+             class_of: Mapping[str, int]) -> None:
     """Write `predictions` and complete the model's row, unless both are there for all images."""
-    store = Store(writer.path)
-    (counts,) = store.query(
+    store = Store(writer.path, tables=("models", "images", "embeddings", "predictions"))
+    (found,) = store.query(
         "SELECT (SELECT count(*) FROM predictions WHERE model = $model) AS there, "
-        "(SELECT count(*) FROM embeddings WHERE model = $model) AS wanted",
+        "(SELECT count(*) FROM embeddings WHERE model = $model) AS wanted, "
+        "(SELECT classifier FROM models WHERE model = $model) AS classifier",
         {"model": name}).to_pylist()
-    if counts["there"] == counts["wanted"]:
+    if found["there"] == found["wanted"] and found["classifier"]:
         return
     clean = _clean(store, name)
     folder = places.model_folder(writer.path, name).relative_to(writer.path)
     rows = predictions(name, vit, classifier, class_of, clean)
     correct = [c for c in rows["correct"].to_pylist() if c is not None]
-    complete = model_row(name, vit, engine) | {
+    # The row first: where there are predictions, the row is complete.
+    complete_row(writer, name, {
         "classifier": classifier.kind,
         "classes": len(classifier.names) if isinstance(classifier, Probe)
         else len(vit.class_names) if vit.class_names else None,
-        "accuracy": sum(correct) / len(correct) if correct else None}
-    # The row first: where there are predictions, the row is complete.
-    writer.write_file(folder / "model.parquet",
-                      to_table("models", {k: [v] for k, v in complete.items()}))
+        "accuracy": sum(correct) / len(correct) if correct else None})
     writer.write_file(folder / "predictions.parquet", rows)
 
 

@@ -18,7 +18,8 @@ from timm.data import ImageNetInfo, create_transform, resolve_data_config
 from timm.models import load_state_dict
 
 from precompute import hub, zoo
-from precompute.anatomy import Anatomy, Model, dissect
+from precompute.anatomy import Anatomy, Model
+from precompute.families import dissect
 from precompute.specs import Spec, parse_spec
 from store.errors import ModelError
 

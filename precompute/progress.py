@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
 
 from tqdm import tqdm
-
-Result = TypeVar("Result")
 
 EVERY = 10.0
 """Seconds between plain lines."""
@@ -34,17 +30,12 @@ class Progress:
             seconds = time.monotonic() - self._started
             say(f"{self.task}: {self.done} of {self.total} images in {seconds:.1f} s")
 
-    def watch(self, results: Iterable[Result], images: Callable[[Result], int]) -> Iterator[Result]:
-        """Pass results on, counting the images of each."""
-        for result in results:
-            self.advance(images(result))
-            yield result
-
     def advance(self, images: int) -> None:
+        """So many more are done; fewer, where a worker was lost with what it had done."""
         self.done += images
         if self._bar is not None:
             self._bar.update(images)
-        elif time.monotonic() - self._said > EVERY:
+        elif self.done and time.monotonic() - self._said > EVERY:
             self._said = time.monotonic()
             left = (self._said - self._started) / self.done * (self.total - self.done)
             say(f"{self.task}: {self.done} of {self.total} images, about {left:.0f} s left")

@@ -7,18 +7,21 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
+from store.schema import PROFILES
 from store.writer import to_table
 
 PerLayer = dict[str, Tensor]
 
+_PROFILES = frozenset(column.name for column in PROFILES)
+
 
 class HeadRows:
-    """Collects one batch's measures block by block and turns them into two tables.
+    """Collects one batch's measures block by block and turns them into tables.
 
-    Rows are ordered by image, layer, head. Models may have other numbers of heads in each block.
+    Rows are ordered by image, layer, head. Blocks may differ in their number of heads, and in the
+    length of their hop profiles.
     """
 
     def __init__(self, model: str, images: Sequence[int]) -> None:
@@ -36,18 +39,21 @@ class HeadRows:
         self.scores.append({name: values.cpu() for name, values in measures.items()})
 
     def tables(self, ablation: str) -> dict[str, pa.Table]:
-        """`head_scores` and `head_strength` of this batch."""
+        """`head_scores` of this batch, and `head_strength` where there are strength measures."""
         grain = self._grain()
-        rows = len(self.images) * sum(self._heads())
-        return {
-            "head_scores": to_table("head_scores", {
-                **grain, "ablation": [ablation] * rows, **_columns(self.scores)}),
-            "head_strength": to_table("head_strength", {
-                **grain, **_columns(self.strength)}),
-        }
+        rows = len(self.images) * sum(_heads(self.scores))
+        found = {"head_scores": to_table("head_scores", {
+            **grain, "ablation": [ablation] * rows, **_columns(self.scores)})}
+        if self.strength:
+            found["head_strength"] = to_table("head_strength", {
+                **grain, **_columns(self.strength)})
+        return found
 
     def _grain(self) -> dict[str, object]:
-        heads = self._heads()
+        heads = _heads(self.scores)
+        if self.strength and _heads(self.strength) != heads:
+            raise ValueError(f"heads of each layer: {heads} have scores, "
+                             f"{_heads(self.strength)} have strengths")
         layer = np.repeat(np.arange(len(heads)), heads)
         head = np.concatenate([np.arange(n) for n in heads])
         count = len(self.images)
@@ -55,23 +61,51 @@ class HeadRows:
                 "image": np.repeat(self.images, len(head)),
                 "layer": np.tile(layer, count), "head": np.tile(head, count)}
 
-    def _heads(self) -> list[int]:
-        """How many heads each block has."""
-        return [layer["hop_entropy"].shape[1] for layer in self.strength]
+
+def layer_rows(model: str, images: Sequence[int], layers: list[PerLayer]) -> pa.Table:
+    """`layer_scores` of one batch, ordered by image and layer; each measure is one number for
+    each image."""
+    count = len(layers)
+    by_head = [{name: values.cpu()[:, None] for name, values in layer.items()} for layer in layers]
+    return to_table("layer_scores", {
+        "model": [model] * (count * len(images)), "image": np.repeat(np.asarray(images), count),
+        "layer": np.tile(np.arange(count), len(images)), **_columns(by_head)})
+
+
+def _heads(layers: list[PerLayer]) -> list[int]:
+    """How many heads each block has."""
+    return [next(iter(layer.values())).shape[1] for layer in layers]
 
 
 def _columns(layers: list[PerLayer]) -> dict[str, object]:
-    return {name: _column(name, torch.cat([layer[name] for layer in layers], dim=1))
-            for name in layers[0]}
+    return {name: (_lists if name in _PROFILES else _column)(
+        name, [layer[name] for layer in layers]) for name in layers[0]}
 
 
-def _column(name: str, values: Float[Tensor, "image head *hop"]) -> object:
-    flat = values.flatten(0, 1).double().numpy()
-    if flat.ndim == 2:
-        return list(flat.astype(np.float32))
-    flat = np.where(np.isfinite(flat), flat, np.nan)
+def _column(name: str, layers: list[Tensor]) -> object:
+    """Numbers, each image x head, in one column."""
+    flat = _finite(torch.cat(layers, dim=1))
     if name == "flip":
         return pa.array(np.nan_to_num(flat) > 0.5, mask=np.isnan(flat))
-    return flat.astype(np.float32)
+    return flat
 
 
+def _lists(name: str, layers: list[Tensor]) -> pa.Array:
+    """Profiles, each image x head x hop, as lists of each layer's length; NULL where undefined
+    throughout, with NULLs inside where in part."""
+    images = len(layers[0])
+    flat = _finite(torch.cat([layer.flatten(1) for layer in layers], dim=1))
+    lengths = np.tile(np.concatenate([np.full(layer.shape[1], layer.shape[2])
+                                      for layer in layers]), images)
+    row = np.repeat(np.arange(len(lengths)), lengths)
+    empty = np.bincount(row, ~np.isnan(flat), minlength=len(lengths)) == 0
+    ends = np.cumsum(np.where(empty, 0, lengths))
+    return pa.ListArray.from_arrays(
+        pa.array(np.concatenate([[0], ends]), pa.int32()),
+        pa.array(flat[~empty[row]], from_pandas=True), mask=pa.array(empty))
+
+
+def _finite(values: Tensor) -> np.ndarray:
+    """In order, as the store's floats, NaN where infinite."""
+    flat = values.flatten().double().numpy()
+    return np.where(np.isfinite(flat), flat, np.nan).astype(np.float32)

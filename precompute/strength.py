@@ -2,22 +2,26 @@
 
 Each entry of STRENGTH computes the columns of `head_strength` that it names; formulas, units and
 sources stand in `store.schema`. Undefined values are NaN here and NULL in the store.
+
+Attention in windows has its hops inside a window, and its other distances on the whole grid. What
+asks are the patches of all windows, never the padding; weight on padding is in no hop and goes no
+distance, like weight on prefix tokens. Where the class token alone asks there is no patch query,
+and every mean over patch queries is undefined.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from precompute.anatomy import Geometry
+from precompute.anatomy import Geometry, Windows
+from precompute.clean import Weights
 
-Attention = Float[Tensor, "image head query key"]
 PerHead = Float[Tensor, "image head"]
 Profile = Float[Tensor, "image head hop"]
 
@@ -26,46 +30,59 @@ Profile = Float[Tensor, "image head hop"]
 class Looking:
     """One block's attention with what several measures share.
 
-    `patches` are the weights between patches, `offsets[dy, dx]` their sum over all query patches
-    by relative offset, from -(grid-1) to grid-1 in both directions.
+    `patches` are the weights between patches, 0 where either is padding; `offsets[dy, dx]` their
+    sum over all query patches by relative offset, from -(side-1) to side-1 in both directions,
+    `side` being that of the window, or of the grid where all patches see all.
     """
 
-    attention: Attention
+    attention: Weights
     geometry: Geometry
-    patches: Float[Tensor, "image head patch_query patch_key"]
+    patches: Float[Tensor, "image window head patch_query patch_key"]
     offsets: Float[Tensor, "image head dy dx"]
 
+    @cached_property
+    def on_patches(self) -> Float[Tensor, "image window head patch_query"]:
+        """Each query's weight on patches; 1 for padding, which may then be divided by it."""
+        real = _layout(self.geometry).real
+        weight = self.patches.sum(-1)
+        return weight if real is None else weight.where(real.to(weight.device)[:, None], 1)
 
-def look(attention: Attention, geometry: Geometry) -> Looking:
+    @cached_property
+    def reach(self) -> Float[Tensor, "image window head patch_query"]:
+        """Each query's sum of weight times distance."""
+        far = _layout(self.geometry).far.to(self.patches)
+        return (self.patches * far[:, None]).sum(-1)
+
+
+def look(attention: Weights, geometry: Geometry) -> Looking:
     """Prepare one block's attention for the measures."""
-    first = geometry.prefix
+    first, layout = geometry.prefix, _layout(geometry)
     patches = attention[..., first:, first:]
-    return Looking(attention, geometry, patches,
-                   offset_sums(patches, geometry.grid_h, geometry.grid_w))
+    if layout.real is not None:
+        patches = patches * (layout.real[:, :, None] & layout.real[:, None]).to(patches)[:, None]
+    return Looking(attention, geometry, patches, _offsets(patches, geometry))
 
 
 def offset_sums(patches: Float[Tensor, "image head patch_query patch_key"], grid_h: int,
                 grid_w: int) -> Float[Tensor, "image head dy dx"]:
     """Sum the weights by relative offset (key minus query), exactly, without a gather.
 
-    Rows of keys padded in front to 2 side - 1 and read again as rows of 2 side are shifted by one
-    more in each row: a column then holds one offset, and what spills over is padding. Done once
-    along the grid's columns and once along its rows.
+    All queries of one row of patches see the keys' rows at the same offsets, so their weights are
+    added as one slice; the same again for the columns of what is left.
     """
     by_axes = patches.unflatten(-1, (grid_h, grid_w)).unflatten(-3, (grid_h, grid_w))
-    columns = _shifted_sum(by_axes.transpose(-3, -2))
-    return _shifted_sum(columns.movedim(-1, -3)).transpose(-1, -2)
-
-
-def _shifted_sum(weights: Float[Tensor, "*rest query key"]) -> Float[Tensor, "*rest offset"]:
-    side = weights.shape[-1]
-    padded = torch.nn.functional.pad(weights, (side - 1, 0)).flatten(-2)
-    shifted = torch.nn.functional.pad(padded, (0, side)).unflatten(-1, (side, 2 * side))
-    return shifted[..., :-1].sum(-2)
+    down = patches.new_zeros(*patches.shape[:2], grid_w, 2 * grid_h - 1, grid_w)
+    for row in range(grid_h):
+        down[..., grid_h - 1 - row:2 * grid_h - 1 - row, :] += by_axes[:, :, row]
+    out = patches.new_zeros(*patches.shape[:2], 2 * grid_h - 1, 2 * grid_w - 1)
+    for column in range(grid_w):
+        out[..., grid_w - 1 - column:2 * grid_w - 1 - column] += down[:, :, column]
+    return out
 
 
 def hop_mass(looking: Looking) -> Profile:
-    return _by_hop(looking.offsets, looking.geometry) / looking.geometry.patches
+    queries = int(_layout(looking.geometry).queries.sum())
+    return _by_hop(looking.offsets, looking.geometry) / queries
 
 
 def hop_strength(looking: Looking) -> Profile:
@@ -74,70 +91,82 @@ def hop_strength(looking: Looking) -> Profile:
 
 
 def hop_entropy(looking: Looking) -> PerHead:
+    """Over the hops at which there are pairs."""
     strength = hop_strength(looking)
-    return torch.special.entr(strength / strength.sum(-1, keepdim=True)).sum(-1)
+    total = strength.nansum(-1)
+    entropy = torch.special.entr(strength / total[..., None]).nansum(-1)
+    return torch.where(total > 0, entropy, torch.nan)
 
 
 def row_entropy(looking: Looking) -> PerHead:
-    return torch.special.entr(looking.attention[..., looking.geometry.prefix:, :]).sum(-1).mean(-1)
+    return _over_queries(looking, _entropy(looking.attention[..., looking.geometry.prefix:, :]))
 
 
 def distance(looking: Looking) -> PerHead:
-    far = _distances(looking.geometry).to(looking.patches)
-    return (looking.patches * far).sum(-1).mean(-1)
+    return _over_queries(looking, looking.reach)
 
 
 def distance_renormalised(looking: Looking) -> PerHead:
-    far = _distances(looking.geometry).to(looking.patches)
-    return ((looking.patches * far).sum(-1) / looking.patches.sum(-1)).mean(-1)
+    return _over_queries(looking, looking.reach / looking.on_patches)
 
 
 def cls_to_patch(looking: Looking) -> PerHead:
-    return _of_class(looking, lambda a: a[..., 0, looking.geometry.prefix:].sum(-1))
+    return _of_class(looking, lambda a: a[:, 0, :, 0, looking.geometry.prefix:].sum(-1))
 
 
 def cls_self(looking: Looking) -> PerHead:
-    return _of_class(looking, lambda a: a[..., 0, 0])
+    return _of_class(looking, lambda a: a[:, 0, :, 0, 0])
 
 
 def patch_to_cls(looking: Looking) -> PerHead:
-    return _of_class(looking, lambda a: a[..., looking.geometry.prefix:, 0].mean(-1))
+    return _of_class(looking, lambda a: a[:, 0, :, looking.geometry.prefix:, 0].mean(-1))
 
 
 def patch_self(looking: Looking) -> PerHead:
-    return looking.patches.diagonal(dim1=-2, dim2=-1).mean(-1)
+    return _over_queries(looking, looking.patches.diagonal(dim1=-2, dim2=-1))
 
 
 def prefix_share(looking: Looking) -> PerHead:
     first = looking.geometry.prefix
-    return looking.attention[..., first:, :first].sum(-1).mean(-1)
+    return _over_queries(looking, looking.attention[..., first:, :first].sum(-1))
 
 
 def register_share(looking: Looking) -> PerHead:
     geometry = looking.geometry
     if not geometry.registers:
-        return torch.full_like(looking.attention[..., 0, 0], torch.nan)
+        return _undefined(looking)
     others = looking.attention[..., geometry.prefix:, int(geometry.class_token):geometry.prefix]
-    return others.sum(-1).mean(-1)
+    return _over_queries(looking, others.sum(-1))
 
 
 def nmi(looking: Looking) -> PerHead:
-    """Queries are equally likely, p(q) = 1/N, and p(k|q) is the row over patches scaled to 1."""
-    rows = looking.patches / looking.patches.sum(-1, keepdim=True)
-    of_keys = torch.special.entr(rows.mean(-2)).sum(-1)
-    given_query = torch.special.entr(rows).sum(-1).mean(-1)
-    of_queries = math.log(looking.geometry.patches)
-    information = (of_keys - given_query).clamp_min(0)
-    norm = (of_queries * of_keys).sqrt()
-    return torch.where(norm > 1e-6, information / norm, torch.nan)
+    """Queries are equally likely, p(q) = 1/N, and p(k|q) is the row over patches scaled to 1.
+
+    Each window is one space of positions, also where a shift has brought together regions that do
+    not see each other: there a query's region tells where its keys are, and counts as information.
+    The mean over windows, by their queries, leaves out those in which it is undefined.
+    """
+    weight = looking.on_patches
+    queries = _layout(looking.geometry).queries.to(weight)[:, None]
+    keys = ((1 / weight)[..., None, :] @ looking.patches)[..., 0, :] / queries[..., None]
+    of_keys = _entropy(keys)
+    given_query = (_entropy(looking.patches) / weight + weight.log()).sum(-1) / queries
+    norm = (queries.log() * of_keys).sqrt()
+    defined = norm > 1e-6
+    shared = torch.where(defined, (of_keys - given_query).clamp_min(0) / norm, 0)
+    counted = queries * defined
+    return (shared * counted).sum(1) / counted.sum(1)
 
 
 def sink(looking: Looking) -> PerHead:
-    return looking.geometry.patches * looking.patches.mean(-2).amax(-1)
+    """N is the number of a window's patches, and its share in the mean over windows."""
+    queries = _layout(looking.geometry).queries.to(looking.patches)
+    largest = looking.patches.sum(-2).amax(-1)
+    return (largest * (queries / queries.sum())[:, None]).sum(1)
 
 
 def confidence(looking: Looking) -> PerHead:
-    return looking.attention.amax(-1).mean(-1)
+    return _over_queries(looking, looking.attention.amax(-1))
 
 
 STRENGTH: dict[str, Callable[[Looking], Tensor]] = {f.__name__: f for f in (
@@ -145,10 +174,37 @@ STRENGTH: dict[str, Callable[[Looking], Tensor]] = {f.__name__: f for f in (
     patch_to_cls, patch_self, prefix_share, register_share, nmi, sink, hop_strength, hop_mass)}
 
 
-def _of_class(looking: Looking, read: Callable[[Attention], PerHead]) -> PerHead:
-    if looking.geometry.class_token:
-        return read(looking.attention)
-    return torch.full_like(looking.attention[..., 0, 0], torch.nan)
+def _over_queries(looking: Looking, values: Float[Tensor, "image window head query"]) -> PerHead:
+    """Mean over the queries of all windows that are no padding."""
+    flat, real = values.movedim(1, 2).flatten(2), _layout(looking.geometry).real
+    return (flat if real is None else flat[..., real.flatten().to(flat.device)]).mean(-1)
+
+
+def _of_class(looking: Looking, read: Callable[[Weights], PerHead]) -> PerHead:
+    return read(looking.attention) if looking.geometry.class_token else _undefined(looking)
+
+
+def _undefined(looking: Looking) -> PerHead:
+    return torch.full_like(looking.offsets[..., 0, 0], torch.nan)
+
+
+def _entropy(weights: Float[Tensor, "*rest key"]) -> Float[Tensor, "*rest"]:
+    """-sum p ln p; torch.special.entr is the same, seven times slower on a CPU."""
+    tiny = torch.finfo(weights.dtype).tiny
+    return -weights.clamp_min(tiny).log_().mul_(weights).sum(-1)
+
+
+def _offsets(patches: Float[Tensor, "image window head patch_query patch_key"],
+             geometry: Geometry) -> Float[Tensor, "image head dy dx"]:
+    """Of the pairs that have a hop, all windows together."""
+    side, layout = _window(geometry), _layout(geometry)
+    if geometry.class_query:
+        return patches.new_zeros(len(patches), patches.shape[2], 2 * side.height - 1,
+                                 2 * side.width - 1)
+    if layout.pairs is not None:
+        patches = patches * layout.pairs.to(patches)[:, None]
+    together = patches.squeeze(1) if patches.shape[1] == 1 else patches.sum(1)
+    return offset_sums(together, side.height, side.width)
 
 
 def _by_hop(offsets: Float[Tensor, "image head dy dx"], geometry: Geometry) -> Profile:
@@ -160,24 +216,81 @@ def _by_hop(offsets: Float[Tensor, "image head dy dx"], geometry: Geometry) -> P
 @lru_cache(maxsize=64)
 def _hops(geometry: Geometry) -> Int[Tensor, "dy dx"]:
     """Chebyshev distance of every relative offset."""
-    down = torch.arange(1 - geometry.grid_h, geometry.grid_h).abs()
-    right = torch.arange(1 - geometry.grid_w, geometry.grid_w).abs()
+    side = _window(geometry)
+    down = torch.arange(1 - side.height, side.height).abs()
+    right = torch.arange(1 - side.width, side.width).abs()
     return torch.maximum(down[:, None], right[None, :])
 
 
 @lru_cache(maxsize=64)
 def _pairs_by_hop(geometry: Geometry) -> Float[Tensor, hop]:
     """How many ordered patch pairs lie at every hop distance."""
-    down = torch.arange(1 - geometry.grid_h, geometry.grid_h).abs()
-    right = torch.arange(1 - geometry.grid_w, geometry.grid_w).abs()
-    pairs = (geometry.grid_h - down)[:, None] * (geometry.grid_w - right)[None, :]
-    return _by_hop(pairs.float()[None, None], geometry)[0, 0]
+    everything = torch.ones_like(_layout(geometry).far)
+    return _by_hop(_offsets(everything[None, :, None], geometry), geometry)[0, 0]
 
 
-@lru_cache(maxsize=8)
-def _distances(geometry: Geometry) -> Float[Tensor, "patch_query patch_key"]:
-    """Distance of patch centres, each axis in fractions of the image's side."""
-    rows = torch.arange(geometry.grid_h, dtype=torch.float64) / geometry.grid_h
-    columns = torch.arange(geometry.grid_w, dtype=torch.float64) / geometry.grid_w
-    places = torch.cartesian_prod(rows, columns)
-    return torch.linalg.vector_norm(places[:, None] - places[None, :], dim=-1)
+@dataclass(frozen=True)
+class _Layout:
+    """Where the patches are in a layer's attention; it depends on nothing but the geometry.
+
+    `queries`: how many patches ask in each window. `real`: which places hold a patch, not padding;
+    None where all do. `pairs`: which patches of a window have a hop; None where all do. `far`:
+    distance of patch centres on the whole grid, each axis in fractions of the image's side.
+    """
+
+    queries: Int[Tensor, window]
+    real: Bool[Tensor, "window place"] | None
+    pairs: Bool[Tensor, "window patch_query patch_key"] | None
+    far: Float[Tensor, "window patch_query patch_key"]
+
+
+@lru_cache(maxsize=16)
+def _layout(geometry: Geometry) -> _Layout:
+    side = _window(geometry)
+    row, down = _axis(geometry.grid_h, side.height, side.shift_h)
+    column, right = _axis(geometry.grid_w, side.width, side.shift_w)
+    rows, columns = _partition(row[:, None], column[None, :], side)
+    region = torch.stack(_partition(down[:, None], right[None, :], side), dim=-1)
+    real = (rows >= 0) & (columns >= 0)
+    places = torch.stack([rows.double() / geometry.grid_h, columns.double() / geometry.grid_w], -1)
+    if geometry.class_query:
+        return _Layout(torch.zeros(1, dtype=torch.long), None, None,
+                       places.new_zeros(1, 0, geometry.patches))
+    pairs = None
+    if side.shift_h or side.shift_w or not real.all():
+        pairs = real[:, :, None] & real[:, None] \
+            & (region[:, :, None] == region[:, None]).all(-1)
+    return _Layout(real.sum(-1), None if real.all() else real, pairs,
+                   torch.linalg.vector_norm(places[:, :, None] - places[:, None], dim=-1))
+
+
+def _window(geometry: Geometry) -> Windows:
+    """The window; where all patches see all it is the grid."""
+    return geometry.windows or Windows(geometry.grid_h, geometry.grid_w)
+
+
+def _axis(grid: int, window: int, shift: int) -> tuple[Int[Tensor, place], Int[Tensor, place]]:
+    """Along one axis of the rolled and padded grid: which patch is there (-1: padding), and the
+    region; patches of different regions have no hop.
+
+    timm hides from each other what is on the two sides of `padded - shift`. On a grid of whole
+    windows that is where the roll put the first patches behind the last. On a padded grid the two
+    differ, and the model lets some patches look across the seam, to the opposite edge: they are
+    as far as they are, but their places in the window do not tell, so these pairs have no hop.
+    """
+    padded = -(-grid // window) * window
+    place = torch.arange(padded)
+    patch = torch.where(place < grid, (place + shift) % grid, -1)
+    rolled = place + shift >= grid
+    hidden = place >= padded - shift
+    return patch, rolled.long() + hidden.long()
+
+
+def _partition(down: Int[Tensor, "row 1"], right: Int[Tensor, "1 column"],
+               side: Windows) -> tuple[Int[Tensor, "window place"], Int[Tensor, "window place"]]:
+    """Both, spread over the padded grid, window by window."""
+    first, second = (
+        values.unflatten(1, (-1, side.width)).unflatten(0, (-1, side.height))
+        .transpose(1, 2).flatten(2).flatten(0, 1)
+        for values in torch.broadcast_tensors(down, right))
+    return first, second

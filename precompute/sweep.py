@@ -1,200 +1,234 @@
-"""The sweep: every head of every block ablated, on a batch of images, exactly.
+"""Carrying changed heads to the end of the model, exactly.
 
-A pruned head leaves everything before its block as it was. So the clean pass is kept, and the
-variants of a block start at its site: the rest of that block, the blocks after it, the head of
-the model.
+A changed head leaves everything before its layer as it was. So the clean pass is kept, and every
+intervention starts at the site of its layer: the rest of that block, the blocks after it, the head
+of the model. The model's own code runs; while it does, what lies before is answered from the clean
+pass, and the attention of the layer itself is answered from the changed heads. No engine knows how
+a family joins its blocks, so stages, poolings and late class tokens are no cases here.
 
-- *tail* carries them block by block. timm's own blocks (`Anatomy.plain`) do not compute attention
-  again where the head was pruned; other blocks run again with the heads exchanged at the site.
-- *tail-class-row* moreover computes only the class token's row in the last block, where nothing
-  else is read after it.
-- *hooks* is a full forward pass per head: slow, used where a model is more than its blocks in
-  sequence. `choose_engine` compares on the user's own images before anything is written.
+- *fast* moreover takes timm's plain blocks apart (`precompute.kernels`): no attention in the
+  block of the changed head, only the class token's row in the last block where nothing else is
+  read, and the machine's quickest exact kernels.
+- *tail* runs the model's own blocks.
+- *hooks* is a full forward pass per variant: slow, the reference, and the way out for a model that
+  keeps more than its blocks' outputs. `precompute.selftest` compares on the user's own images
+  before anything is written.
 
 Same numbers as a forward pass per head to float32 rounding (tests/precompute/test_sweep.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from precompute.ablation import Ablation, zero
-from precompute.anatomy import Anatomy, Model
-from precompute.clean import BlockCall, CleanPass
+from precompute.ablation import Variants
+from precompute.anatomy import Anatomy, Attention, Layer, Model
+from precompute.clean import CleanPass
+from precompute.kernels import Quick, quicken
 
-ROW_TOKENS = {"cpu": 4096, "cuda": 262_144}
+Gates = Mapping[int, Float[Tensor, "variant head"]]
+"""For later layers: what every variant's heads are multiplied by, 0 or 1."""
+
+ROW_TOKENS = {"cpu": 2048, "cuda": 262_144}
 """Tokens carried at once: enough to fill the GEMMs, few enough to stay near the cache."""
-
-TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
-class Pruned:
-    """The outcome of ablating each head of one layer.
+class Carried:
+    """Where the variants arrive. `features` are what the model's head reads, in its own shape
+    behind variant and image (only the class token's, where the engine computes no others);
+    `block_output` is what the changed block itself handed on, as a sequence of tokens."""
 
-    `features` are the tokens after the last norm (only the class token's, where the engine
-    computes no others); `block_output` is what the pruned block itself handed on.
-    """
-
-    layer: int
-    features: Float[Tensor, "head image token dim"]
-    block_output: Float[Tensor, "head image all_tokens dim"]
+    features: Float[Tensor, "variant image *rest features"]
+    block_output: Float[Tensor, "variant image all_tokens dim"]
 
 
-Engine = Callable[[Model, Anatomy, Tensor, CleanPass, Ablation], Iterator[Pruned]]
+@runtime_checkable
+class Engine(Protocol):
+    """Carries changed head outputs of one layer to the end of the model."""
+
+    def carry(self, clean: CleanPass, layer: int, heads: Variants,
+              gates: Gates | None = None) -> Carried: ...
+
+
+@dataclass(frozen=True)
+class Tail:
+    """The model's own code, from the changed layer on. `quick` replaces forwards of its modules
+    by faster ones with the same result."""
+
+    model: Model
+    anatomy: Anatomy
+    quick: Quick = field(default_factory=Quick)
+
+    @torch.no_grad()
+    def carry(self, clean: CleanPass, layer: int, heads: Variants,
+              gates: Gates | None = None) -> Carried:
+        variants, images = heads.shape[:2]
+        kept: list[Tensor] = []
+        with ExitStack() as stack:
+            for module, forward in self.quick.forwards.items():
+                stack.enter_context(replaced(module, forward))
+            self._answer_what_lies_before(stack, clean, layer, variants)
+            self._change(stack, layer, heads.flatten(0, 1))
+            for later, gate in (gates or {}).items():
+                _close(stack, self.anatomy.layers[later], gate.repeat_interleave(images, 0))
+            stack.callback(self.anatomy.layers[layer].block.register_forward_hook(
+                lambda _m, _a, output: kept.append(output)).remove)
+            if self.quick.class_row is not None and layer < self.anatomy.depth - 1:
+                stack.enter_context(replaced(self.anatomy.layers[-1].block, self.quick.class_row))
+            features = self.model.forward_features(tiled(clean.images, variants))
+        return _carried(features, kept[0], variants, images)
+
+    def _answer_what_lies_before(self, stack: ExitStack, clean: CleanPass, layer: int,
+                                 variants: int) -> None:
+        known = [] if clean.embedded is None else [(self.model.patch_embed, clean.embedded)]
+        known += [(self.anatomy.layers[before].block, clean.calls[before].output)
+                  for before in range(layer)]
+        for module, output in known:
+            stack.enter_context(replaced(module, _constant(output, variants)))
+
+    def _change(self, stack: ExitStack, layer: int, heads: Float[Tensor, "row token heads_dim"],
+                ) -> None:
+        finish = self.quick.finish.get(layer)
+        if finish is not None:
+            block = self.anatomy.layers[layer].block
+            stack.enter_context(replaced(block, lambda x, *_a, **_k: finish(x, heads)))
+            return
+        for attention, part in _parts(self.anatomy.layers[layer], heads):
+            if attention.ends_with_proj:
+                stack.enter_context(replaced(attention.module, _projected(
+                    self.anatomy.layers[layer], attention, part)))
+            else:
+                stack.enter_context(exchanged(attention, part))
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """A full forward pass per variant, its heads exchanged at the site: slow, and never wrong."""
+
+    model: Model
+    anatomy: Anatomy
+
+    @torch.no_grad()
+    def carry(self, clean: CleanPass, layer: int, heads: Variants,
+              gates: Gates | None = None) -> Carried:
+        features, outputs = [], []
+        for number, variant in enumerate(heads):
+            kept: list[Tensor] = []
+            with ExitStack() as stack:
+                for attention, part in _parts(self.anatomy.layers[layer], variant):
+                    stack.enter_context(exchanged(attention, part))
+                for later, gate in (gates or {}).items():
+                    _close(stack, self.anatomy.layers[later],
+                           gate[number].expand(len(variant), -1))
+                stack.callback(self.anatomy.layers[layer].block.register_forward_hook(
+                    lambda _m, _a, output, kept=kept: kept.append(output)).remove)
+                features.append(self.model.forward_features(clean.images))
+            outputs.append(kept[0].reshape(len(variant), -1, kept[0].shape[-1]))
+        return Carried(torch.stack(features), torch.stack(outputs))
+
+
+def make_engine(name: str, model: Model, anatomy: Anatomy) -> Engine:
+    """The engine of that name. KeyError if there is none."""
+    return {"fast": lambda: Tail(model, anatomy, quicken(model, anatomy)),
+            "tail": lambda: Tail(model, anatomy),
+            "hooks": lambda: Hooks(model, anatomy)}[name]()
 
 
 @torch.no_grad()
-def tail_engine(model: Model, anatomy: Anatomy, images: Tensor, clean: CleanPass,
-                ablation: Ablation = zero) -> Iterator[Pruned]:
-    """Carry variants from their block to the end. Yields one `Pruned` per layer, in order."""
-    for layer, call in enumerate(clean.calls):
-        count = anatomy.heads[layer]
-        parts = [_carry(model, anatomy, clean, layer, ablation(call.heads, count, chosen))
-                 for chosen in _chunks(count, call.heads)]
-        features, outputs = (torch.cat(p) for p in zip(*parts, strict=True))
-        yield Pruned(layer, features, outputs)
-
-
-@torch.no_grad()
-def hooks_engine(model: Model, anatomy: Anatomy, images: Tensor, clean: CleanPass,
-                 ablation: Ablation = zero) -> Iterator[Pruned]:
-    """A full forward pass per head, its slice exchanged at the site: slow, and never wrong."""
-    for layer, call in enumerate(clean.calls):
-        count = anatomy.heads[layer]
-        passes = [hooked_pass(model, anatomy, images, layer,
-                              ablation(call.heads, count, range(head, head + 1))[0])
-                  for head in range(count)]
-        features, outputs = (torch.stack(p) for p in zip(*passes, strict=True))
-        yield Pruned(layer, features, outputs)
-
-
-@torch.no_grad()
-def hooked_pass(model: Model, anatomy: Anatomy, images: Tensor, layer: int,
-                heads: Float[Tensor, "image token dim"]) -> tuple[Tensor, Tensor]:
-    """Features and block output of a whole forward pass with one block's head outputs exchanged."""
-    kept: list[Tensor] = []
-
-    def keep(_module: nn.Module, _args: tuple, output: Tensor) -> None:
-        kept.append(output)
-
-    handle = anatomy.blocks[layer].register_forward_hook(keep)
-    try:
-        with _exchanged(anatomy.site(layer), heads):
-            features = model.forward_features(images)
-    finally:
-        handle.remove()
-    return features, kept[0]
-
-
-ENGINES: dict[str, Engine] = {
-    "tail-class-row": tail_engine, "tail": tail_engine, "hooks": hooks_engine}
-"""By the name that `models.engine` records. Which rows the last block computes follows from the
-model (`Anatomy.class_row`)."""
-
-
-@torch.no_grad()
-def choose_engine(model: Model, anatomy: Anatomy, images: Tensor, clean: CleanPass) -> str:
-    """The name of the fastest engine that agrees with a hooked pass on a head of the first, middle
-    and last layer, for these very images."""
-    for layer in sorted({0, anatomy.layers // 2, anatomy.layers - 1}):
-        call = clean.calls[layer]
-        changed = zero(call.heads, anatomy.heads[layer], range(1))
-        try:
-            features, _ = _carry(model, anatomy, clean, layer, changed)
-        except (RuntimeError, TypeError, ValueError, AttributeError):
-            return "hooks"
-        wanted, _ = hooked_pass(model, anatomy, images, layer, changed[0])
-        if not _close(embed(model, features[0]), embed(model, wanted)):
-            return "hooks"
-    return "tail-class-row" if anatomy.class_row else "tail"
-
-
-@torch.no_grad()
-def embed(model: Model, features: Float[Tensor, "image token dim"],
-          ) -> Float[Tensor, "image embedding"]:
+def embed(model: Model, features: Tensor) -> Float[Tensor, "image embedding"]:
     """What the classifier reads."""
     return model.forward_head(features, pre_logits=True)
 
 
-def _carry(model: Model, anatomy: Anatomy, clean: CleanPass, layer: int,
-           heads: Float[Tensor, "variant image token dim"]) -> tuple[Tensor, Tensor]:
-    """The variants' features and their block outputs, from changed head outputs of one block."""
-    variants, images = heads.shape[:2]
-    output = _rest_of_block(anatomy, layer, clean.calls[layer], heads.flatten(0, 1))
-    carried = output
-    for later in range(layer + 1, anatomy.layers):
-        block, call = anatomy.blocks[later], clean.calls[later]
-        if anatomy.class_row and later == anatomy.layers - 1:
-            carried = _class_row(block, carried)
-        else:
-            carried = block(carried, *call.args, **call.kwargs)
-    if anatomy.class_row:
-        carried = carried[:, :1]
-    features = model.norm(carried)
-    return features.unflatten(0, (variants, images)), output.unflatten(0, (variants, images))
-
-
-def _rest_of_block(anatomy: Anatomy, layer: int, call: BlockCall,
-                   heads: Float[Tensor, "row token dim"]) -> Float[Tensor, "row token dim"]:
-    """A block's output from its clean input and changed head outputs."""
-    block = anatomy.blocks[layer]
-    tokens = call.tokens.repeat(len(heads) // len(call.tokens), 1, 1)
-    if not anatomy.plain:
-        with _exchanged(anatomy.site(layer), heads):
-            return block(tokens, *call.args, **call.kwargs)
-    return _mlp(block, tokens + block.ls1(block.attn.proj(block.attn.norm(heads))))
-
-
-def _mlp(block: Model, tokens: Float[Tensor, "row token dim"],
-         ) -> Float[Tensor, "row token dim"]:
-    """The second half of a pre-norm block."""
-    return tokens + block.ls2(block.mlp(block.norm2(tokens)))
-
-
-def _class_row(block: Model, tokens: Float[Tensor, "row token dim"],
-               ) -> Float[Tensor, "row 1 dim"]:
-    """A plain block's output for the class token alone: one query, all keys and values."""
-    attention = block.attn
-    normed = block.norm1(tokens)
-    width = attention.attn_dim
-    weight, bias = attention.qkv.weight, attention.qkv.bias
-    query = F.linear(normed[:, :1], weight[:width], None if bias is None else bias[:width])
-    keyed = F.linear(normed, weight[width:], None if bias is None else bias[width:])
-    shape = (attention.num_heads, attention.head_dim)
-    query = query.unflatten(-1, shape).transpose(1, 2)
-    key, value = keyed.unflatten(-1, (2, *shape)).permute(2, 0, 3, 1, 4)
-    mixed = F.scaled_dot_product_attention(attention.q_norm(query), attention.k_norm(key), value)
-    heads = mixed.transpose(1, 2).flatten(2)
-    return _mlp(block, tokens[:, :1] + block.ls1(attention.proj(attention.norm(heads))))
+def tiled(values: Tensor, variants: int) -> Tensor:
+    """The same values for every variant: variant by variant, images within; a view if it can."""
+    if len(values) == 1:
+        return values.expand(variants, *values.shape[1:])
+    return values.repeat(variants, *(1 for _ in values.shape[1:]))
 
 
 @contextmanager
-def _exchanged(site: nn.Module, heads: Tensor) -> Iterator[None]:
-    """While inside, whatever enters the site is replaced by these head outputs."""
-    handle = site.register_forward_pre_hook(lambda _module, _args: (heads,))
+def replaced(module: nn.Module, forward: Callable[..., object]) -> Iterator[None]:
+    """While inside, the module answers with `forward`; its hooks stay."""
+    before = module.__dict__.get("forward")
+    module.__dict__["forward"] = forward
+    try:
+        yield
+    finally:
+        if before is None:
+            del module.__dict__["forward"]
+        else:
+            module.__dict__["forward"] = before
+
+
+@contextmanager
+def exchanged(attention: Attention, heads: Float[Tensor, "row token heads_dim"]) -> Iterator[None]:
+    """While inside, whatever enters the site is replaced by these head outputs; what a joint
+    projection reads beside them stays."""
+
+    def exchange(_module: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
+        site = args[0]
+        found = heads.reshape(*site.shape[:-1], attention.dim)
+        beside = site[..., attention.dim:]
+        return (found if not beside.shape[-1] else torch.cat([found, beside], dim=-1),)
+
+    handle = attention.site.register_forward_pre_hook(exchange)
     try:
         yield
     finally:
         handle.remove()
 
 
-def _chunks(count: int, heads: Float[Tensor, "image token dim"]) -> Iterator[range]:
-    """Heads to carry together, about ROW_TOKENS tokens at a time."""
-    images, tokens, _ = heads.shape
-    step = max(1, ROW_TOKENS[heads.device.type] // (images * tokens))
-    for start in range(0, count, step):
-        yield range(start, min(start + step, count))
+def _constant(output: Tensor, variants: int) -> Callable[..., Tensor]:
+    return lambda *_args, **_kwargs: tiled(output, variants)
 
 
-def _close(found: Tensor, wanted: Tensor) -> bool:
-    size = torch.linalg.vector_norm(wanted, dim=-1).clamp_min(1e-12)
-    off = torch.linalg.vector_norm(found - wanted, dim=-1)
-    return bool((off / size).max() < TOLERANCE)
+def _projected(layer: Layer, attention: Attention, heads: Float[Tensor, "row token heads_dim"],
+               ) -> Callable[..., Tensor]:
+    """The attention's output, had its heads been these."""
+    queries = layer.geometry.attention_shape[1]
+    site = heads.reshape(-1, queries, attention.dim)
+
+    def forward(*_args: object, **_kwargs: object) -> Tensor:
+        entering = site if attention.site is attention.proj else attention.site(site)
+        return attention.proj(entering)
+    return forward
+
+
+def _parts(layer: Layer, heads: Tensor) -> Iterator[tuple[Attention, Tensor]]:
+    """Each attention of a layer with its share of the heads."""
+    shares = heads.split([a.dim for a in layer.attentions], dim=-1)
+    yield from zip(layer.attentions, shares, strict=True)
+
+
+def _close(stack: ExitStack, layer: Layer, gates: Float[Tensor, "row head"]) -> None:
+    """Multiply the layer's heads by a gate for each row and head."""
+    shares = gates.split([a.heads for a in layer.attentions], dim=-1)
+    for attention, share in zip(layer.attentions, shares, strict=True):
+        stack.callback(attention.site.register_forward_pre_hook(
+            lambda _m, args, a=attention, g=share: (gated(a, args[0], g),)).remove)
+
+
+def gated(attention: Attention, site: Tensor, gates: Float[Tensor, "row head"]) -> Tensor:
+    """The input of a site with each head multiplied by its row's gate; rows may be in windows."""
+    by_row = gates.repeat_interleave(attention.width, -1)
+    by_row = by_row.reshape(len(gates), *(1 for _ in site.shape[1:-1]), attention.dim)
+    by_row = by_row.repeat_interleave(len(site) // len(gates), 0)
+    beside = site.shape[-1] - attention.dim
+    if beside:
+        by_row = torch.cat([by_row, by_row.new_ones(*by_row.shape[:-1], beside)], dim=-1)
+    return site * by_row
+
+
+def _carried(features: Tensor, output: Tensor, variants: int, images: int) -> Carried:
+    tokens = output.reshape(len(output), -1, output.shape[-1])
+    return Carried(features.unflatten(0, (variants, images)),
+                   tokens.unflatten(0, (variants, images)))

@@ -1,63 +1,138 @@
-"""Several images at once: one thread a core, each with a model of its own and unthreaded kernels.
+"""What a worker does: one unit of work of one model, from images to Parquet.
 
-Splitting every small matrix product over the cores costs more than it saves, and collapses where
-something else runs on the machine; whole batches side by side do not. The models share their
-weights, only their hooks are their own.
+A task is all it is told; everything else it finds in the store. So it is the same in this process,
+in another one, or on another machine that sees the same store, images and checkpoints.
 """
 
 from __future__ import annotations
 
-import copy
-import os
-import queue
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 
+import pyarrow as pa
+import torch
+
+from precompute import models, reference
+from precompute.batches import batch_size, batches, image_rows, rows_of
+from precompute.describe import class_map, read_classifier
 from precompute.models import Vit
+from precompute.others import read_settled
+from precompute.stages import STAGES, Stage
+from precompute.subject import Subject
+from store import places
+from store.errors import ModelError
+from store.reader import Store
+from store.writer import StoreWriter
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+
+@dataclass(frozen=True)
+class Task:
+    """A unit of a stage of a model, of so many images; `batch` of them at a time, if it says so."""
+
+    store: Path
+    folder: Path
+    model: str
+    stage: str
+    unit: str
+    images: int
+    device: str
+    batch: int | None = None
+
+    @property
+    def place(self) -> Path:
+        return places.model_folder(self.store, self.model) / self.stage / self.unit
 
 
-def default_threads(device: str) -> int:
-    """One for each core this process may use; one in all where a GPU does the work."""
-    return len(os.sched_getaffinity(0)) if device == "cpu" else 1
+def settle(device: str) -> None:
+    """One thread for each process: splitting every small product over the cores costs more than it
+    saves, and where cores disagree so do the last bits. float32 means float32 on a GPU too."""
+    torch.backends.cudnn.allow_tf32 = False
+    if device == "cpu":
+        torch.set_num_threads(1)
 
 
-def in_order(work: Callable[[Vit, Item], Result], items: Iterable[Item], vit: Vit,
-             threads: int) -> Iterator[Result]:
-    """`work(vit, item)` for every item, `threads` at a time, results in the order of the items.
+def do(task: Task, tell: Callable[[int], object] = lambda images: None) -> int:
+    """Do a unit, unless it is there; returns its images, and tells of them as it goes."""
+    if task.place.is_dir():
+        tell(task.images)
+        return task.images
+    settle(task.device)
+    store = _store(task.store)
+    store.refresh()
+    stage = STAGES[task.stage]
+    subject = subject_for(store, task, stage)
+    fixed = places.read_sample(task.store, task.model, task.stage)["fixed"]
+    found: list[dict[str, pa.Table]] = []
+    for batch in batches(subject.vit, rows_of(store, task.model, task.stage, task.unit),
+                         task.folder, batch_size(subject.vit, task.batch)):
+        found.append(stage.measure(subject, batch, fixed))
+        tell(len(batch.images))
+    StoreWriter(task.store).write_unit(task.place.relative_to(task.store), {
+        table: pa.concat_tables([tables[table] for tables in found]) for table in stage.tables})
+    return task.images
 
-    Only a few items are taken ahead, so memory does not grow with their number. The caller has set
-    torch to one thread.
+
+def subject_for(store: Store, task: Task, stage: Stage) -> Subject:
+    """The model as its row describes it, ready for a stage; the last one is kept for the next unit.
     """
-    twins: queue.SimpleQueue[Vit] = queue.SimpleQueue()
-    for _ in range(threads):
-        twins.put(twin(vit))
-
-    def on_a_twin(item: Item) -> Result:
-        mine = twins.get()
-        try:
-            return work(mine, item)
-        finally:
-            twins.put(mine)
-
-    executor = ThreadPoolExecutor(threads)
-    try:
-        running: deque[Future[Result]] = deque()
-        for item in items:
-            running.append(executor.submit(on_a_twin, item))
-            if len(running) > 2 * threads:
-                yield running.popleft().result()
-        while running:
-            yield running.popleft().result()
-    finally:
-        executor.shutdown(wait=True, cancel_futures=True)
+    rows = store.query("SELECT spec, image_h, image_w, engine, precision, classifier, "
+                       "weights_sha256 FROM models WHERE model = ?", [task.model]).to_pylist()
+    if not rows:
+        raise ModelError(f"the store has no row of the model {task.model!r}")
+    home = places.model_folder(store.path, task.model)
+    needs = [home / name for name, wanted in (
+        ("probe.npz", rows[0]["classifier"] == "probe"),
+        ("reference.npz", stage.reference)) if wanted]
+    labels = store.query("SELECT DISTINCT label FROM images WHERE label IS NOT NULL ORDER BY label")
+    key = (task.store, task.model, task.device, stage.donors, tuple(rows[0].items()),
+           tuple(labels["label"].to_pylist()), tuple((f, f.stat().st_mtime_ns) for f in needs))
+    if key not in _SUBJECTS:
+        _SUBJECTS.clear()
+        _SUBJECTS[key] = _subject(store, task, stage, rows[0])
+    return _SUBJECTS[key]
 
 
-def twin(vit: Vit) -> Vit:
-    """The same model with hooks of its own, on the same weights."""
-    shared = [*vit.model.parameters(), *vit.model.buffers()]
-    return copy.deepcopy(vit, {id(tensor): tensor for tensor in shared})
+_SUBJECTS: dict[tuple, Subject] = {}
+_VITS: dict[tuple, Vit] = {}
+
+
+def keep(vit: Vit) -> None:
+    """Have this model at hand, in place of the one before."""
+    _VITS.clear()
+    _VITS[vit.spec.absolute, vit.anatomy.image, str(vit.device), vit.weights_sha256] = vit
+
+
+def _vit(row: dict, device: str) -> Vit:
+    """The model of a row. Raises ModelError if it is no longer the one that was registered."""
+    size = (row["image_h"], row["image_w"])
+    key = (row["spec"], size, device, row["weights_sha256"])
+    if key not in _VITS:
+        vit = models.load(row["spec"], size, device)
+        if vit.weights_sha256 != row["weights_sha256"]:
+            raise ModelError(f"{row['spec']} has other weights now than when it was registered")
+        keep(vit)
+    return _VITS[key]
+
+
+def _subject(store: Store, task: Task, stage: Stage, row: dict) -> Subject:
+    vit = _vit(row, task.device)
+    home = places.model_folder(store.path, task.model)
+    classifier = read_classifier(home, row["classifier"], vit)
+    found = None
+    if stage.reference:
+        found = reference.from_bytes((home / "reference.npz").read_bytes(), vit.device)
+    if stage.donors and found is not None:
+        settled = read_settled(home)
+        found = reference.with_donors(
+            found, vit, batches(vit, image_rows(store, settled["donors"]), task.folder,
+                                batch_size(vit, task.batch)), settled["draws"])
+    return Subject(task.model, vit, row["engine"], classifier,
+                   class_map(store, vit, classifier), found, row["precision"])
+
+
+@lru_cache(maxsize=1)
+def _store(path: Path) -> Store:
+    """The models and images of a store; opened once, since it may have thousands of parts."""
+    return Store(path, tables=("models", "images"))

@@ -3,14 +3,20 @@
     STORE/
       atlas.json                              the store's format; written first
       images/00000.parquet ...                parts of the images table; a part is a unit of work
+      images/00000.json ...                   which images a part holds, to make it again from
       models/NAME/model.parquet               the model's row; replaced when more is known
       models/NAME/probe.npz                   its linear probe, if it needed one
-      models/NAME/clean/PART/embeddings.parquet
-      models/NAME/heads/PART/{head_scores,head_strength}.parquet
-      models/NAME/{predictions,heads}.parquet derived from the above, can be made again
+      models/NAME/samples/STAGE.json          the units of a stage that is done on some images
+      models/NAME/reference.{json,npz}        images that stand in for others, and their mean heads
+      models/NAME/STAGE/UNIT/*.parquet        a unit of work, with SHA256SUMS
+      models/NAME/*.parquet                   derived from the above, can be made again
+      FILE.sha256                             beside any file that is not in a unit
+      damaged/                                what was found damaged and made again; never read
       tmp/                                    what is being written; never read
 
-A folder `clean/PART` or `heads/PART` appears whole, by one rename: work is done or not begun.
+A folder `STAGE/UNIT` appears whole, by one rename: work is done or not begun. The units of `clean`
+and `heads` are the parts of the images table; those of every other stage are named, with their
+images, in its samples file before work on them begins.
 """
 
 from __future__ import annotations
@@ -23,6 +29,9 @@ from store.errors import StoreError
 from store.schema import FORMAT, TABLES
 
 MARKER = "atlas.json"
+
+OVER_ALL = ("clean", "heads")
+"""Stages that are done on all images: their units are the parts of the images table."""
 
 
 def slug(model: str) -> str:
@@ -53,13 +62,21 @@ def check_store(path: Path) -> None:
                          f"{FORMAT}: make it again, or use the version that made it")
 
 
-def files_of(path: Path, table: str) -> list[Path]:
-    """The Parquet files that hold a table now, in a stable order."""
-    return sorted(path.glob(TABLES[table].files))
+def files_of(path: Path, table: str, model: str | None = None) -> list[Path]:
+    """The Parquet files that hold a table now, or one model's share, in a stable order."""
+    shape = TABLES[table].files
+    if model is not None:
+        shape = shape.replace("models/*/", f"models/{slug(model)}/")
+    return sorted(path.glob(shape))
 
 
 def model_folder(path: Path, model: str) -> Path:
     return path / "models" / slug(model)
+
+
+def done_units(path: Path, model: str, stage: str) -> list[str]:
+    """The units of a stage that are there."""
+    return sorted(unit.name for unit in (model_folder(path, model) / stage).glob("*/"))
 
 
 def models_of(path: Path) -> list[str]:
@@ -68,11 +85,51 @@ def models_of(path: Path) -> list[str]:
 
 
 def parts_of(path: Path) -> list[str]:
-    """The parts of the images table; each is one unit of work per model and stage."""
+    """The parts of the images table; each is one unit of work per model in OVER_ALL."""
     return [file.stem for file in files_of(path, "images")]
 
 
-def missing_parts(path: Path, model: str, stage: str) -> list[str]:
-    """The parts whose `stage` ("clean" or "heads") is still to be done for a model."""
-    folder = model_folder(path, model) / stage
-    return [part for part in parts_of(path) if not (folder / part).is_dir()]
+def samples_folder(path: Path, model: str) -> Path:
+    return model_folder(path, model) / "samples"
+
+
+def read_sample(path: Path, model: str, stage: str) -> dict:
+    """What is registered of a stage that is done on some images: `units`, their images by name,
+    and `fixed`, what else was settled for all of them. Nothing is registered in a damaged file."""
+    try:
+        found = json.loads((samples_folder(path, model) / f"{stage}.json").read_text())
+        return {"units": dict(found["units"]), "fixed": dict(found["fixed"])}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {"units": {}, "fixed": {}}
+
+
+def stages_of(path: Path, model: str) -> list[str]:
+    """The stages that have units for a model, done or not."""
+    sampled = sorted(file.stem for file in samples_folder(path, model).glob("*.json"))
+    return [*OVER_ALL, *sampled]
+
+
+def units_of(path: Path, model: str, stage: str) -> list[str]:
+    """All units of a stage, done or not."""
+    if stage in OVER_ALL:
+        return parts_of(path)
+    return sorted(read_sample(path, model, stage)["units"])
+
+
+def missing_units(path: Path, model: str, stage: str) -> list[str]:
+    """The units of a stage that are still to be done for a model."""
+    there = set(done_units(path, model, stage))
+    return [unit for unit in units_of(path, model, stage) if unit not in there]
+
+
+MADE = ("predictions", "heads")
+"""Tables of which every model has one file, once its units are done."""
+
+
+def lacks(path: Path, model: str) -> list[str]:
+    """What a model still lacks, in words; nothing if it is complete."""
+    left = [(stage, len(missing_units(path, model, stage)), len(units_of(path, model, stage)))
+            for stage in stages_of(path, model)]
+    folder = model_folder(path, model)
+    return [f"{missing} of {count} parts of {stage}" for stage, missing, count in left if missing] \
+        + [table for table in MADE if not (folder / f"{table}.parquet").exists()]

@@ -6,14 +6,15 @@ through `store.sandbox`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 
-from store import places
+from store import places, sums
 from store.errors import StoreError
 from store.schema import TABLES
 
@@ -31,24 +32,46 @@ def open_store(path: str | Path) -> Store:
 
 
 class Store:
-    """A store as it was when opened; `refresh` looks again. Safe to share between threads."""
+    """A store as it was when opened; `refresh` looks again. Safe to share between threads.
 
-    def __init__(self, path: Path, settings: Settings | None = None) -> None:
+    `damaged` are files that cannot be read: their rows are left out, everything else is there.
+    With `tables`, only these are bound; with `model`, only what they hold of this model.
+    """
+
+    def __init__(self, path: Path, settings: Settings | None = None,
+                 tables: Iterable[str] = TABLES, model: str | None = None) -> None:
         places.check_store(path)
         self.path = path
+        self._tables, self._model = tuple(tables), model
         self._connection = duckdb.connect(config=dict(settings or {}))
         self._files: dict[str, list[Path]] = {}
+        self._looked_at: dict[tuple[Path, int, int], bool] = {}
+        self.damaged: list[Path] = []
         self.refresh()
 
     def refresh(self) -> bool:
         """Bind the tables to the files that are there now; True if any came or went."""
-        files = {name: places.files_of(self.path, name) for name in TABLES}
-        if files == self._files:
+        there = {name: places.files_of(self.path, name, self._model) for name in self._tables}
+        readable = {name: self._readable(name, paths) for name, paths in there.items()}
+        self.damaged = [file for name, paths in there.items()
+                        for file in sorted(set(paths) - set(readable[name]))]
+        if readable == self._files:
             return False
-        for name, paths in files.items():
+        for name, paths in readable.items():
             _bind(self._connection, name, paths)
-        self._files = files
+        self._files = readable
         return True
+
+    def _readable(self, table: str, files: list[Path]) -> list[Path]:
+        """Those of a table's files that are Parquet with its columns; each is looked at once."""
+        versions = [(file, *_version(file)) for file in files]
+        fresh = [version for version in versions if version not in self._looked_at]
+        if fresh:
+            columns = TABLES[table].arrow.names
+            with ThreadPoolExecutor() as threads:
+                fine = threads.map(lambda version: sums.is_readable(version[0], columns), fresh)
+                self._looked_at |= zip(fresh, fine, strict=True)
+        return [version[0] for version in versions if self._looked_at[version]]
 
     @property
     def files(self) -> dict[str, list[Path]]:
@@ -77,11 +100,20 @@ class Store:
         self._connection.close()
 
 
+def _version(file: Path) -> tuple[int, int]:
+    """Size and time of a file; of one that is gone, what no file has."""
+    try:
+        status = file.stat()
+    except OSError:
+        return -1, -1
+    return status.st_size, status.st_mtime_ns
+
+
 def _bind(connection: duckdb.DuckDBPyConnection, name: str, files: list[Path]) -> None:
     """Make `name` a view of its files, or an empty view of the same columns if there are none."""
     if files:
         listed = ", ".join(_literal(unglobbed(file)) for file in files)
-        source = f"read_parquet([{listed}], union_by_name = true, hive_partitioning = false)"
+        source = f"read_parquet([{listed}], hive_partitioning = false)"
         select = f"SELECT {_columns(name)} FROM {source}"
     else:
         typed = ", ".join(f"NULL::{_sql_type(c.type)} AS \"{c.name}\""

@@ -1,8 +1,8 @@
 """Every table and column of a store, defined once.
 
 `headatlas schema`, the README's table of measures, axis titles and tooltips, the writer's check
-and the reader's empty tables all come from the records below. A new measure is one entry here and
-one function in `precompute.importance` or `precompute.strength`.
+and the reader's empty tables all come from the records below; the measures among the columns are
+defined in `store.measures`.
 """
 
 from __future__ import annotations
@@ -11,41 +11,38 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-FORMAT = 1
+from store.measures import (
+    ABLATIONS,
+    BOOL,
+    CLEAN_PASS,
+    FLOAT,
+    IMPORTANCE,
+    KEEPS_THE_HEAD,
+    LI,
+    MODES,
+    OUTCOMES,
+    PROFILE,
+    PROFILES,
+    RANKED,
+    STRENGTH,
+    SUMMARISED,
+    Column,
+    direction,
+    measure,
+)
+
+__all__ = [
+    "ABLATIONS", "BIG", "BOOL", "CLEAN_PASS", "FLOAT", "FORMAT", "HEAD", "IMAGE", "IMPORTANCE",
+    "INT", "KEEPS_THE_HEAD", "LAYER", "MODEL", "MODES", "OUTCOMES", "PROFILE", "PROFILES",
+    "RANKED", "SMALL", "STRENGTH", "SUMMARISED", "TABLES", "TEXT", "TOP5", "Column", "Table",
+    "direction", "measure",
+]
+
+FORMAT = 2
 """Version of the store's layout and columns; a store of another format is refused."""
 
-TEXT, INT, BIG = pa.string(), pa.int32(), pa.int64()
-SMALL, FLOAT, BOOL = pa.int16(), pa.float32(), pa.bool_()
-PROFILE = pa.list_(pa.float32())
+TEXT, INT, BIG, SMALL = pa.string(), pa.int32(), pa.int64(), pa.int16()
 TOP5 = pa.list_(pa.struct([("class", pa.int32()), ("name", TEXT), ("probability", FLOAT)]))
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column: what it means, in the words that the whole product uses for it.
-
-    `important` says which direction makes a head matter more (+1, -1, 0: neither); it is 0 for
-    anything that is no importance measure.
-    """
-
-    name: str
-    type: pa.DataType
-    text: str
-    label: str = ""
-    unit: str = ""
-    range: str = ""
-    source: str = ""
-    important: int = 0
-
-    @property
-    def title(self) -> str:
-        """The axis title: label and unit."""
-        label = self.label or self.name.replace("_", " ")
-        return f"{label} ({self.unit})" if self.unit else label
-
-    @property
-    def is_scalar_number(self) -> bool:
-        return pa.types.is_floating(self.type) or pa.types.is_boolean(self.type)
 
 
 @dataclass(frozen=True)
@@ -74,91 +71,6 @@ IMAGE = Column("image", INT, "number of the image, from 0, in order of path with
 LAYER = Column("layer", SMALL, "transformer block, from 0")
 HEAD = Column("head", SMALL, "head within its block, from 0")
 
-_LI = "Li et al. 2023"
-_MICHEL = "Michel et al. 2019"
-
-IMPORTANCE: tuple[Column, ...] = (
-    Column("probability", FLOAT,
-           "p'_c after the ablation, c = the unpruned model's top class (saturates near 0 and 1)",
-           "probability after pruning", "", "0..1", _LI, -1),
-    Column("probability_drop", FLOAT, "p_c - p'_c, c = the unpruned model's top class; "
-           "negative where pruning makes the model surer", "probability drop", "", "-1..1", _LI, 1),
-    Column("true_probability_drop", FLOAT, "p_y - p'_y for the labelled class y; "
-           "NULL without a label or a classifier", "true-class probability drop", "", "-1..1",
-           _LI, 1),
-    Column("loss_increase", FLOAT, "ln p_y - ln p'_y for the labelled class y; a few images "
-           "dominate the mean, read the median too", "loss increase", "nats", "unbounded",
-           _MICHEL, 1),
-    Column("margin_drop", FLOAT, "loss of the logit margin between the unpruned model's first and "
-           "second class", "margin drop", "logits", "unbounded", "", 1),
-    Column("js_divergence", FLOAT, "Jensen-Shannon divergence of p and p'; ignores direction",
-           "JS divergence", "nats", "0..ln 2", "Lin 1991", 1),
-    Column("flip", BOOL, "the predicted class changed (its mean is a share of images)",
-           "flipped predictions", "", "0..1", "", 1),
-    Column("embedding_cosine", FLOAT, "1 - cos(e, e') of the embedding that the classifier reads; "
-           "needs no classifier", "embedding cosine change", "", "0..2", "", 1),
-    Column("embedding_l2", FLOAT, "||e - e'|| / ||e|| of the embedding that the classifier reads; "
-           "needs no classifier", "embedding change", "relative", ">= 0", "", 1),
-    Column("layer_cls_l2", FLOAT, "relative L2 change of the block's own output at the class "
-           "token; NULL without one", "block change at class token", "relative", ">= 0", "", 1),
-    Column("layer_patch_l2", FLOAT, "relative L2 change of the block's own output, mean over "
-           "patches", "block change at patches", "relative", ">= 0", "", 1),
-    Column("confidence", FLOAT, "mean over queries of the largest attention weight; sinks count "
-           "as confident; no intervention, the same for every ablation", "confidence", "", "1/T..1",
-           "Voita et al. 2019", 1),
-    Column("direct_logit", FLOAT, "the head's direct addition to the logit of the unpruned top "
-           "class, the final norm's scale frozen; with embedding, MLPs and biases these add up to "
-           "the logit; blind to indirect effects; NULL where the readout is not linear",
-           "direct logit attribution", "logits", "unbounded", "Elhage et al. 2021", 1),
-)
-
-CLEAN_PASS = frozenset({"confidence", "direct_logit"})
-"""Importance measures of the clean pass: nothing is pruned, so there is nothing to compare with."""
-
-STRENGTH: tuple[Column, ...] = (
-    Column("hop_entropy", FLOAT, "-sum p_k ln p_k with p_k = hop_strength[k] / sum: how evenly the "
-           "head looks near and far (the paper's head entropy)", "hop entropy", "nats", "0..ln K",
-           _LI),
-    Column("row_entropy", FLOAT, "mean over patch queries of -sum_j A_ij ln A_ij, j over all keys",
-           "row entropy", "nats", "0..ln T", ""),
-    Column("distance", FLOAT, "mean over patch queries of sum_j A_ij d_ij, j over patches, "
-           "d in fractions of the image side; weight on prefix keys counts as 0; a uniform head "
-           "is near 0.52", "attention distance", "image sides", "0..1.41",
-           "Dosovitskiy et al. 2021"),
-    Column("distance_renormalised", FLOAT, "the same with each query's weights on patches scaled "
-           "to sum to 1", "attention distance, patches only", "image sides", "0..1.41",
-           "Raghu et al. 2021"),
-    Column("cls_to_patch", FLOAT, "the class query's mass on patches; NULL without a class token",
-           "class to patches", "", "0..1", ""),
-    Column("cls_self", FLOAT, "the class query's weight on itself; NULL without a class token",
-           "class to class", "", "0..1", ""),
-    Column("patch_to_cls", FLOAT, "mean over patch queries of the weight on the class key; NULL "
-           "without a class token", "patches to class", "", "0..1", ""),
-    Column("patch_self", FLOAT, "mean over patch queries of the weight on the patch itself",
-           "patch to itself", "", "0..1", ""),
-    Column("prefix_share", FLOAT, "mean over patch queries of the mass on all prefix keys (class, "
-           "registers, distillation); 0 without any", "prefix share", "", "0..1", ""),
-    Column("register_share", FLOAT, "mean over patch queries of the mass on prefix keys other than "
-           "the class token; NULL without any", "register share", "", "0..1",
-           "Darcet et al. 2024"),
-    Column("nmi", FLOAT, "mutual information of query and key position over patches (rows scaled "
-           "to sum to 1), divided by sqrt(H(query) H(key)); 0 = every query looks the same way; "
-           "NULL where undefined", "query-key NMI", "", "0..1", "Park et al. 2023"),
-    Column("sink", FLOAT, "N times the largest mean weight, over patch queries, of one patch key; "
-           "1 = no sink", "sink", "x uniform", "0..N", "Xiao et al. 2024"),
-)
-
-PROFILES: tuple[Column, ...] = (
-    Column("hop_strength", PROFILE, "[k]: mean weight over the ordered patch pairs at Chebyshev "
-           "distance k = 0..K-1, K = max(grid_h, grid_w); edge-corrected, only real pairs count",
-           "strength at hop", "mean weight", "0..1 each", _LI),
-    Column("hop_mass", PROFILE, "[k]: 1/N of the summed weights at Chebyshev distance k; together "
-           "with prefix_share these sum to 1", "mass at hop", "", "0..1 each", ""),
-)
-
-SUMMARISED: tuple[Column, ...] = IMPORTANCE + STRENGTH
-"""The measures that `heads` summarises, in one order everywhere."""
-
 _SUMMARY = (
     ("mean", "mean over images of"),
     ("median", "median over images of"),
@@ -175,17 +87,50 @@ def _summary_columns() -> tuple[Column, ...]:
     )
 
 
+def _rank_columns() -> tuple[Column, ...]:
+    return tuple(
+        Column(f"{m.name}_{suffix}", FLOAT, f"{text} {m.name} (1 = matters most; ties share the "
+               "mean of their ranks; NULL where the measure is)", f"{m.label}, {suffix}", "",
+               "1..heads of the model")
+        for m in RANKED for suffix, text in (
+            ("rank", "the head's rank among the model's heads by mean"),
+            ("rank_low", "2.5 % end of the bootstrap interval of the rank by"),
+            ("rank_high", "97.5 % end of the bootstrap interval of the rank by"))
+    )
+
+
+def _listing(texts: dict[str, str]) -> str:
+    return "; ".join(f"{name}: {text}" for name, text in texts.items())
+
+
+_ORDER = (
+    Column("measure", TEXT, "importance measure that makes the order, by its mean over the ranking "
+           "images (zero ablation); random for random orders"),
+    Column("order", TEXT, "least_first, most_first, or the number of a random order"),
+)
+_OTHER = (Column("other_layer", SMALL, "block of the second head"),
+          Column("other_head", SMALL, "the second head within its block"))
+
 TABLES: dict[str, Table] = {t.name: t for t in (
     Table("models", "one row per model", "models/*/model.parquet", ("model",), (
         MODEL,
         Column("spec", TEXT, "the SPEC it was asked for with"),
         Column("family", TEXT, "class of the timm model"),
-        Column("engine", TEXT, "how its heads were ablated: tail (from the pruned block on), "
-               "tail-class-row (and only the class row in the last block), hooks (full passes)"),
+        Column("engine", TEXT, "how its heads were ablated: fast (timm's plain blocks taken apart, "
+               "from the pruned block on), tail (the model's own code from the pruned block on), "
+               "hooks (a full forward pass per head)"),
+        Column("precision", TEXT, "arithmetic of the ablations: float32 or bfloat16"),
+        Column("precision_error", FLOAT, "bfloat16: largest relative difference of an ablated "
+               "embedding from float32 on the first images, measured before the run; NULL for "
+               "float32", "", "relative", ">= 0"),
+        Column("selftest", TEXT, "JSON: the exactness checks of headatlas selftest on the first "
+               "images: name, worst, allowed, passed"),
+        Column("reference_images", INT, "images whose mean is the mean ablation; NULL without it"),
+        Column("resample_draws", INT, "donors per image of the resample ablation; NULL without it"),
         Column("layers", SMALL, "transformer blocks"),
         Column("heads", SMALL, "heads per block (the largest, where blocks differ)"),
-        Column("grid_h", SMALL, "patches, vertically"),
-        Column("grid_w", SMALL, "patches, horizontally"),
+        Column("grid_h", SMALL, "patches, vertically, in the first block"),
+        Column("grid_w", SMALL, "patches, horizontally, in the first block"),
         Column("patch", SMALL, "side of a patch", unit="pixels"),
         Column("image_h", SMALL, "height of the model's input", unit="pixels"),
         Column("image_w", SMALL, "width of the model's input", unit="pixels"),
@@ -233,12 +178,44 @@ TABLES: dict[str, Table] = {t.name: t for t in (
         Column("embedding", PROFILE, "forward_head(..., pre_logits=True)"),
         Column("logits", PROFILE, "of the model's own classifier; NULL without one"),
     )),
+    Table("layers", "one row per model and layer: its geometry",
+          "models/*/layers.parquet", ("model", "layer"), (
+        MODEL, LAYER,
+        Column("heads", SMALL, "heads of this block"),
+        Column("grid_h", SMALL, "patches, vertically"),
+        Column("grid_w", SMALL, "patches, horizontally"),
+        Column("prefix_tokens", SMALL, "tokens before the patches"),
+        Column("class_token", BOOL, "has a class token"),
+        Column("class_query", BOOL, "the class token alone asks (CaiT's last blocks)"),
+        Column("window_h", SMALL, "height of its windows; NULL where all patches see all"),
+        Column("window_w", SMALL, "width of its windows"),
+        Column("shift_h", SMALL, "how far the windows are shifted down"),
+        Column("shift_w", SMALL, "how far the windows are shifted right"),
+    )),
     Table("head_scores", "one row per model, image, layer, head and ablation: importance",
-          "models/*/heads/*/head_scores.parquet",
+          "models/*/*/*/head_scores.parquet",
           ("model", "image", "layer", "head", "ablation"), (
         MODEL, IMAGE, LAYER, HEAD,
-        Column("ablation", TEXT, "zero: the head's output is set to 0 before anything mixes heads"),
+        Column("ablation", TEXT, _listing(ABLATIONS)),
         *IMPORTANCE,
+    )),
+    Table("layer_scores", "one row per model, image and layer: all its heads set to 0 at once",
+          "models/*/layer/*/layer_scores.parquet", ("model", "image", "layer"), (
+        MODEL, IMAGE, LAYER, *OUTCOMES,
+    )),
+    Table("partial_pruning", "one row per model, image, layer, head and mode: parts of the "
+          "attention matrix set to 0, on a sample of images",
+          "models/*/partial/*/partial_pruning.parquet",
+          ("model", "image", "layer", "head", "mode"), (
+        MODEL, IMAGE, LAYER, HEAD,
+        Column("mode", TEXT, "what is set to 0: " + _listing(MODES)
+               + "; modes of a token that the block lacks have NULL measures"),
+        Column("probability", FLOAT, "p'_c, c = the unpruned model's top class", "probability",
+               "", "0..1", LI),
+        Column("js_divergence", FLOAT, "Jensen-Shannon divergence of p and p'", "JS divergence",
+               "nats", "0..ln 2", "Lin 1991"),
+        Column("embedding_l2", FLOAT, "||e - e'|| / ||e||", "embedding change", "relative", ">= 0"),
+        Column("top5", TOP5, "the five most probable classes under the mode"),
     )),
     Table("head_strength", "one row per model, image, layer and head: how far and where it looks",
           "models/*/heads/*/head_strength.parquet", ("model", "image", "layer", "head"), (
@@ -250,13 +227,104 @@ TABLES: dict[str, Table] = {t.name: t for t in (
         Column("normalised_depth", FLOAT, "layer / (layers - 1)", "normalised depth", "", "0..1"),
         Column("images", INT, "how many images the summaries are over"),
         *_summary_columns(),
+        *_rank_columns(),
+    )),
+    Table("head_ablations", "one row per model, layer, head and ablation: its measures over the "
+          "images that have that ablation",
+          "models/*/head_ablations.parquet", ("model", "layer", "head", "ablation"), (
+        MODEL, LAYER, HEAD,
+        Column("ablation", TEXT, _listing(ABLATIONS)),
+        Column("images", INT, "how many images the means are over"),
+        *(Column(f"{m.name}_mean", FLOAT, f"mean over those images of {m.name}",
+                 f"{m.label}, mean", m.unit, m.range, m.source, m.important) for m in OUTCOMES),
+    )),
+    Table("rank_agreement", "one row per model and unordered pair of (measure, ablation): how "
+          "alike they put the heads in order",
+          "models/*/rank_agreement.parquet",
+          ("model", "measure", "ablation", "other_measure", "other_ablation"), (
+        MODEL,
+        Column("measure", TEXT, "importance measure; it puts the heads in the order in which "
+               "they matter by its mean"),
+        Column("ablation", TEXT, "its ablation (under leave_one_in the head after which the "
+               "least changes matters most); zero for measures of the clean pass"),
+        Column("other_measure", TEXT, "the measure it is compared with"),
+        Column("other_ablation", TEXT, "the ablation it is compared with"),
+        Column("spearman", FLOAT, "rank correlation over the heads that have both, of the means "
+               "over the images that have both ablations; of a measure with itself: mean "
+               "correlation of its ranking with those of bootstrap resamples of its images (its "
+               "stability; NULL for one image)", "Spearman", "", "-1..1"),
+        Column("kendall", FLOAT, "the same, as Kendall's tau-b", "Kendall", "", "-1..1"),
+        Column("images", INT, "how many images have both ablations"),
+    )),
+    Table("pruning_points", "one row per model, image, measure, order and number of heads pruned: "
+          "cumulative pruning, image by image",
+          "models/*/curves/*/pruning_points.parquet",
+          ("model", "image", "measure", "order", "pruned"), (
+        MODEL, IMAGE, *_ORDER,
+        Column("pruned", INT, "heads set to 0, the first so many of the order"),
+        Column("agree", BOOL, "predicts what the unpruned model predicts"),
+        Column("correct", BOOL, "predicts the label; NULL without a label"),
+        Column("probability", FLOAT, "p'_c, c = the unpruned model's top class", "probability",
+               "", "0..1"),
+        Column("embedding_l2", FLOAT, "||e - e'|| / ||e||", "embedding change", "relative", ">= 0"),
+    )),
+    Table("pruning_curves", "one row per model, measure, order and fraction of heads pruned, over "
+          "judging images that the ranking has not seen",
+          "models/*/pruning_curves.parquet", ("model", "measure", "order", "fraction"), (
+        MODEL, *_ORDER,
+        Column("fraction", FLOAT, "share of the model's heads pruned; 0 is the unpruned model",
+               "heads pruned", "", "0..1"),
+        Column("pruned", INT, "how many heads that is"),
+        Column("images", INT, "how many images judged"),
+        Column("ranking_images", INT, "how many other images the order was made from; NULL for "
+               "random orders"),
+        Column("accuracy", FLOAT, "share of labelled images predicted correctly; NULL without",
+               "accuracy", "", "0..1"),
+        Column("agreement", FLOAT, "share of images predicted as by the unpruned model; NULL "
+               "without a classifier", "agreement", "", "0..1"),
+        Column("probability", FLOAT, "mean of p'_c, c = the unpruned model's top class",
+               "probability", "", "0..1"),
+        Column("embedding_l2", FLOAT, "mean of ||e - e'|| / ||e||", "embedding change", "relative",
+               ">= 0"),
+    )),
+    Table("pruning_areas", "one row per model, measure, order (random ones aside) and quantity: "
+          "the area under its pruning curve beside those of random orders",
+          "models/*/pruning_areas.parquet", ("model", "measure", "order", "quantity"), (
+        MODEL, *_ORDER,
+        Column("quantity", TEXT, "agreement, accuracy, probability or embedding_l2"),
+        Column("area", FLOAT, "mean of the quantity over fractions 0 to 1 (trapezoids)", "area"),
+        Column("random_mean", FLOAT, "mean area of the random orders"),
+        Column("random_low", FLOAT, "smallest area of the random orders"),
+        Column("random_high", FLOAT, "largest area of the random orders"),
+        Column("random_orders", INT, "how many random orders"),
+        Column("beats", FLOAT, "share of random orders that it beats: least_first by harming the "
+               "model less, most_first by harming it more (for embedding_l2 more area is more "
+               "harm, for the others less)", "random orders beaten", "", "0..1"),
+    )),
+    Table("pair_scores", "one row per model, image and sampled pair of heads: both set to 0",
+          "models/*/pairs/*/pair_scores.parquet",
+          ("model", "image", "layer", "head", "other_layer", "other_head"), (
+        MODEL, IMAGE, LAYER, HEAD, *_OTHER,
+        Column("probability_drop", FLOAT, "p_c - p'_c with both heads pruned",
+               "probability drop", "", "-1..1"),
+        Column("js_divergence", FLOAT, "Jensen-Shannon divergence with both heads pruned",
+               "JS divergence", "nats", "0..ln 2"),
+        Column("embedding_l2", FLOAT, "embedding change with both heads pruned",
+               "embedding change", "relative", ">= 0"),
+    )),
+    Table("head_pairs", "one row per model and sampled pair of heads: synergy",
+          "models/*/head_pairs.parquet",
+          ("model", "layer", "head", "other_layer", "other_head"), (
+        MODEL, LAYER, HEAD, *_OTHER,
+        Column("images", INT, "how many images the means are over"),
+        *(Column(f"{name}_{suffix}", FLOAT, text.format(name), unit=unit)
+          for name, unit in (("probability_drop", ""), ("js_divergence", "nats"),
+                             ("embedding_l2", "relative"))
+          for suffix, text in (
+              ("both", "mean {} with both heads pruned"),
+              ("synergy", "the same minus the sum of the two heads' own, on the same images: "
+                          "above 0, each covers for the other; below 0, with one gone the other "
+                          "matters less (changes of an embedding in unrelated directions also "
+                          "add up to less than their sum)"))),
     )),
 )}
-
-
-def measure(name: str) -> Column:
-    """The definition of an importance or strength measure; ValueError names what is allowed."""
-    for column in SUMMARISED:
-        if column.name == name:
-            return column
-    raise ValueError(f"no measure {name!r}; one of {', '.join(c.name for c in SUMMARISED)}")

@@ -1,7 +1,8 @@
 """Writing a store so that a crash at any moment leaves one that opens.
 
-Everything is written under `tmp/`, flushed to the disk and renamed into place. A unit of work is a
-folder that appears whole; whoever comes second with the same unit throws its own copy away.
+Everything is written under `tmp/`, flushed to the disk and renamed into place, with its checksum
+(see `store.sums`). A unit of work is a folder that appears whole; whoever comes second with the
+same unit throws its own copy away.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from store import places
+from store import places, sums
 from store.errors import StoreError
 from store.schema import FORMAT, TABLES
 
@@ -61,13 +62,14 @@ class StoreWriter:
                                  f"(it holds {strangers[0]}): name a new folder")
         (self.path / "tmp").mkdir(parents=True, exist_ok=True)
         if not (self.path / places.MARKER).exists():
-            self._place_file(places.MARKER, lambda file: file.write_text(
+            self._place(self.path / places.MARKER, lambda file: file.write_text(
                 json.dumps({"format": FORMAT, "made_by": "Head Atlas"}) + "\n"))
         places.check_store(self.path)
         self._sweep_leftovers()
 
     def write_file(self, relative: str | Path, table: pa.Table) -> None:
-        """Put a Parquet file in its place, whole, over an older one if there is one."""
+        """Put a Parquet file in its place, whole, over an older one if there is one. The table's
+        own metadata go with it."""
         self._place_file(relative, lambda file: _write_parquet(table, file))
 
     def write_bytes(self, relative: str | Path, content: bytes) -> None:
@@ -81,12 +83,26 @@ class StoreWriter:
             folder.mkdir()
             for name, table in tables.items():
                 _write_parquet(table, folder / f"{name}.parquet")
+            listing = folder / sums.SUMS
+            listing.write_text("".join(sums.line(folder / f"{name}.parquet") for name in tables))
+            _flush(listing)
             _flush(folder)
             target = self.path / relative
             target.parent.mkdir(parents=True, exist_ok=True)
             with contextlib.suppress(FileExistsError):
                 _rename_folder(folder, target)
             _flush(target.parent)
+
+    def set_aside(self, place: Path) -> Path:
+        """Move a damaged unit or file (with its checksum) to `damaged/`; returns where it is."""
+        relative = place.relative_to(self.path)
+        aside = self.path / "damaged" / uuid.uuid4().hex[:8] / relative
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        for old, new in ((place, aside), (sums.beside(place), sums.beside(aside))):
+            with contextlib.suppress(FileNotFoundError):  # no checksum, or another run was quicker
+                old.rename(new)
+        _flush(place.parent)
+        return aside
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -96,12 +112,26 @@ class StoreWriter:
             yield
 
     def _place_file(self, relative: str | Path, write: Callable[[Path], object]) -> None:
+        """A file with its checksum beside it, which first names the old content too."""
         target = self.path / relative
+        target.parent.mkdir(parents=True, exist_ok=True)
         with self._scratch() as scratch:
             file = scratch / target.name
             write(file)
             _flush(file)
-            target.parent.mkdir(parents=True, exist_ok=True)
+            old = _sound_line(target)
+            new = sums.line(file)
+            self._place(sums.beside(target), lambda listing: listing.write_text(new + old))
+            file.replace(target)
+        _flush(target.parent)
+        if old:
+            self._place(sums.beside(target), lambda listing: listing.write_text(new))
+
+    def _place(self, target: Path, write: Callable[[Path], object]) -> None:
+        with self._scratch() as scratch:
+            file = scratch / target.name
+            write(file)
+            _flush(file)
             file.replace(target)
         _flush(target.parent)
 
@@ -121,6 +151,12 @@ class StoreWriter:
             pid = int(folder.name.split("~")[1])
             if not _alive(pid):
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sound_line(file: Path) -> str:
+    """The checksum of a file that is there and as it was written; else nothing."""
+    allowed = sums.read_sums(sums.beside(file)).get(file.name, set())
+    return sums.line(file) if file.is_file() and sums.digest(file) in allowed else ""
 
 
 def _write_parquet(table: pa.Table, file: Path) -> None:

@@ -3,6 +3,9 @@
 Three models: `alpha` (class token, 7x7, classifier), `beta` (no class token, 14x14, classifier),
 `gamma` (class token and registers, 6x8 grid, no classifier). Head (0, 1) of `alpha` is the vital
 one: pruning it costs 0.6 on images labelled "cat" and nothing on the others.
+
+Every table has rows. What is derived from others is made by the functions that make it in real
+stores; ablations other than zero, partial pruning and pairs are on a sample of the images.
 """
 
 from __future__ import annotations
@@ -15,14 +18,22 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from precompute.agreement import head_ablations, rank_agreement
+from precompute.curves import pruning_areas, pruning_curves
+from precompute.orders import Order, fractions, make_orders, split
 from precompute.summaries import summarise
+from precompute.synergy import choose_pairs, head_pairs
 from store import places
-from store.reader import open_store
-from store.schema import IMPORTANCE, STRENGTH
+from store.reader import Store, open_store
+from store.schema import ABLATIONS, IMPORTANCE, MODES, OUTCOMES, STRENGTH, TABLES
 from store.writer import StoreWriter, to_table
 
 LABELS = ("bird", "cat", "dog", "fish")
 PART = 32
+SAMPLE = 10
+NEEDS_CLASSIFIER = {"probability", "probability_drop", "true_probability_drop", "loss_increase",
+                    "margin_drop", "js_divergence", "flip", "direct_logit", "gate_gradient",
+                    "taylor"}
 MODELS = {
     "alpha": dict(layers=6, heads=4, grid=(7, 7), class_token=True, registers=0, native=True),
     "beta": dict(layers=8, heads=3, grid=(14, 14), class_token=False, registers=0, native=True),
@@ -41,6 +52,7 @@ def make_store(path: Path, images: int = 60, models: dict[str, dict] = MODELS) -
     for name, shape in models.items():
         folder = f"models/{places.slug(name)}"
         writer.write_file(f"{folder}/model.parquet", _model(name, **shape))
+        writer.write_file(f"{folder}/layers.parquet", _layers(name, **shape))
         writer.write_file(f"{folder}/predictions.parquet", _predictions(
             name, images, labels, rng, shape["native"]))
         for start in range(0, images, PART):
@@ -50,8 +62,58 @@ def make_store(path: Path, images: int = 60, models: dict[str, dict] = MODELS) -
             writer.write_unit(f"{folder}/heads/{part}", {
                 "head_scores": _scores(name, ids, labels[ids], rng, **shape),
                 "head_strength": _strength(name, ids, rng, **shape)})
-        writer.write_file(f"{folder}/heads.parquet", summarise(open_store(path), name))
+        store = open_store(path)
+        _write_samples(writer, store, name, labels, shape)
+        _write_curves(writer, store, name, images)
+        _write_derived(writer, store, name)
     return path
+
+
+def _write_samples(writer: StoreWriter, store: Store, name: str, labels: np.ndarray,
+                   shape: dict) -> None:
+    """What is measured on some images only, and whole layers, which are on all of them."""
+    folder, rng = f"models/{places.slug(name)}", np.random.default_rng(8)
+    ids = np.arange(0, len(labels), max(1, len(labels) // SAMPLE))
+    others = [_scores(name, ids, labels[ids], rng, **shape, ablation=a)
+              for a in ABLATIONS if a != "zero"]
+    writer.write_unit(f"{folder}/ablations/00000", {"head_scores": pa.concat_tables(others)})
+    writer.write_unit(f"{folder}/layer/00000", {"layer_scores": _layer_scores(
+        name, np.arange(len(labels)), rng, **shape)})
+    writer.write_unit(f"{folder}/partial/00000", {"partial_pruning": _partial(
+        name, ids, rng, **shape)})
+    pairs = choose_pairs(store, name, heads=4)
+    writer.write_unit(f"{folder}/pairs/00000", {"pair_scores": _pair_scores(
+        name, ids, pairs, rng, shape["native"])})
+
+
+def _write_curves(writer: StoreWriter, store: Store, name: str, images: int) -> None:
+    """Points of pruning curves for the images that judge; a single image has none."""
+    ranking, judging = split([(i, f"{i:064x}") for i in range(images)])
+    if judging:
+        orders = make_orders(store, name, ranking)
+        folder = f"models/{places.slug(name)}"
+        writer.write_unit(f"{folder}/curves/00000", {
+            "pruning_points": _points(store, name, judging, orders)})
+        store.refresh()
+        curves = pruning_curves(store, name, len(ranking))
+        writer.write_file(f"{folder}/pruning_curves.parquet", curves)
+        writer.write_file(f"{folder}/pruning_areas.parquet", pruning_areas(curves, name))
+
+
+def _write_derived(writer: StoreWriter, store: Store, name: str) -> None:
+    store.refresh()
+    for table, make in (("heads", summarise), ("head_ablations", head_ablations),
+                        ("rank_agreement", rank_agreement), ("head_pairs", head_pairs)):
+        writer.write_file(f"models/{places.slug(name)}/{table}.parquet", make(store, name))
+
+
+def make_rows(path: Path, **tables: list[dict]) -> Store:
+    """A store with these rows of these tables and no others; what a row lacks is NULL."""
+    writer = StoreWriter(path)
+    for name, rows in tables.items():
+        writer.write_file(TABLES[name].files.replace("*", "some"), to_table(name, {
+            c.name: [row.get(c.name) for row in rows] for c in TABLES[name].columns}))
+    return open_store(path)
 
 
 def _images(ids: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> pa.Table:
@@ -73,6 +135,8 @@ def _model(name: str, layers: int, heads: int, grid: tuple[int, int], class_toke
            registers: int, native: bool) -> pa.Table:
     row = {
         "model": name, "spec": f"made-up:{name}", "family": "VisionTransformer", "engine": "tail",
+        "precision": "float32", "precision_error": None, "selftest": "[]",
+        "reference_images": SAMPLE, "resample_draws": 4,
         "layers": layers, "heads": heads, "grid_h": grid[0], "grid_w": grid[1], "patch": 4,
         "image_h": grid[0] * 4, "image_w": grid[1] * 4, "prefix_tokens": class_token + registers,
         "class_token": class_token, "registers": registers, "parameters": 1000,
@@ -81,6 +145,15 @@ def _model(name: str, layers: int, heads: int, grid: tuple[int, int], class_toke
         "preprocessing": json.dumps({"input": list(grid)}), "versions": json.dumps({}),
     }
     return to_table("models", {k: [v] for k, v in row.items()})
+
+
+def _layers(name: str, layers: int, heads: int, grid: tuple[int, int], class_token: bool,
+            registers: int, **_: object) -> pa.Table:
+    row = {"model": name, "heads": heads, "grid_h": grid[0], "grid_w": grid[1],
+           "prefix_tokens": class_token + registers, "class_token": class_token,
+           "class_query": False, "window_h": None, "window_w": None, "shift_h": None,
+           "shift_w": None}
+    return to_table("layers", {"layer": range(layers), **{k: [v] * layers for k, v in row.items()}})
 
 
 def _predictions(name: str, images: int, labels: np.ndarray, rng: np.random.Generator,
@@ -121,22 +194,21 @@ def _grain(name: str, ids: np.ndarray, layers: int, heads: int) -> dict[str, obj
 
 
 def _scores(name: str, ids: np.ndarray, labels: np.ndarray, rng: np.random.Generator, layers: int,
-            heads: int, native: bool, class_token: bool, **_: object) -> pa.Table:
+            heads: int, native: bool, class_token: bool, ablation: str = "zero", **_: object,
+            ) -> pa.Table:
     grain = _grain(name, ids, layers, heads)
     n = len(grain["image"])
     drop = np.abs(rng.normal(0, 0.02, n))
     if name == "alpha":
         cat = np.repeat(labels == "cat", layers * heads)
         drop = np.where((grain["layer"] == 0) & (grain["head"] == 1) & cat, 0.6, drop)
-    needs_classifier = {"probability", "probability_drop", "true_probability_drop",
-                        "loss_increase", "margin_drop", "js_divergence", "flip", "direct_logit"}
     columns: dict[str, object] = {m.name: drop * rng.uniform(0.8, 1.2, n) for m in IMPORTANCE}
     columns |= {"probability": 0.9 - drop, "probability_drop": drop, "flip": drop > 0.3}
     if not native:
-        columns |= dict.fromkeys(needs_classifier, [None] * n)
+        columns |= dict.fromkeys(NEEDS_CLASSIFIER, [None] * n)
     if not class_token:
         columns["layer_cls_l2"] = [None] * n
-    return to_table("head_scores", {**grain, "ablation": ["zero"] * n, **columns})
+    return to_table("head_scores", {**grain, "ablation": [ablation] * n, **columns})
 
 
 def _strength(name: str, ids: np.ndarray, rng: np.random.Generator, layers: int, heads: int,
@@ -155,3 +227,69 @@ def _strength(name: str, ids: np.ndarray, rng: np.random.Generator, layers: int,
     if not registers:
         columns["register_share"] = [None] * n
     return to_table("head_strength", {**grain, **columns})
+
+
+def _layer_scores(name: str, ids: np.ndarray, rng: np.random.Generator, layers: int,
+                  native: bool, class_token: bool, **_: object) -> pa.Table:
+    image, layer = (a.ravel() for a in np.meshgrid(ids, np.arange(layers), indexing="ij"))
+    n = len(image)
+    drop = rng.uniform(0, 0.3, n)
+    columns: dict[str, object] = {m.name: drop for m in OUTCOMES}
+    columns |= {"probability": 0.9 - drop, "flip": drop > 0.2}
+    if not native:
+        columns |= dict.fromkeys(NEEDS_CLASSIFIER & set(columns), [None] * n)
+    if not class_token:
+        columns["layer_cls_l2"] = [None] * n
+    return to_table("layer_scores", {"model": [name] * n, "image": image, "layer": layer,
+                                     **columns})
+
+
+def _partial(name: str, ids: np.ndarray, rng: np.random.Generator, layers: int, heads: int,
+             native: bool, class_token: bool, **_: object) -> pa.Table:
+    image, layer, head, mode = (a.ravel() for a in np.meshgrid(
+        ids, np.arange(layers), np.arange(heads), np.array(list(MODES)), indexing="ij"))
+    change = rng.uniform(0, 0.2, len(image)) * (mode != "none")
+    if not class_token:
+        change = np.where(np.char.startswith(mode, "cls"), np.nan, change)
+    judged = change if native else np.full(len(image), np.nan)
+    top5 = [None if np.isnan(v) else [{"class": 0, "name": LABELS[0], "probability": 0.9 - v}]
+            for v in judged]
+    return to_table("partial_pruning", {
+        "model": [name] * len(image), "image": image, "layer": layer, "head": head, "mode": mode,
+        "probability": 0.9 - judged, "js_divergence": judged / 2, "embedding_l2": change,
+        "top5": top5})
+
+
+def _pair_scores(name: str, ids: np.ndarray, pairs: list, rng: np.random.Generator,
+                 native: bool) -> pa.Table:
+    first, second = (np.tile([pair[k] for pair in pairs], (len(ids), 1)) for k in (0, 1))
+    n = len(first)
+    change = rng.uniform(0, 0.3, n)
+    judged = change if native else [None] * n
+    return to_table("pair_scores", {
+        "model": [name] * n, "image": np.repeat(ids, len(pairs)), "layer": first[:, 0],
+        "head": first[:, 1], "other_layer": second[:, 0], "other_head": second[:, 1],
+        "probability_drop": judged, "js_divergence": judged, "embedding_l2": change})
+
+
+def _points(store: Store, name: str, judging: list[int], orders: list[Order]) -> pa.Table:
+    """The more of the heads' own effects is pruned, the less is left."""
+    effects = {(r["layer"], r["head"]): r["effect"] for r in store.query(
+        "SELECT layer, head, avg(embedding_l2) AS effect FROM head_scores WHERE model = ? "
+        "GROUP BY layer, head", [name]).to_pylist()}
+    clean = store.query("SELECT image, correct, probability FROM predictions WHERE model = ? "
+                        "ORDER BY image", [name]).to_pylist()
+    pruned = fractions(len(effects))
+    columns: dict[str, list] = {c.name: [] for c in TABLES["pruning_points"].columns}
+    for order in orders:
+        lost = np.cumsum([effects[head] for head in order.heads]) / sum(effects.values())
+        for count in pruned:
+            for image in judging:
+                share, native = float(lost[count - 1]), clean[image]["probability"] is not None
+                agree = share < (image * 0.37) % 1 + 1e-9 if native else None
+                row = (name, image, order.measure, order.order, count, agree,
+                       agree and clean[image]["correct"] if native else None,
+                       clean[image]["probability"] * (1 - share) if native else None, share)
+                for values, value in zip(columns.values(), row, strict=True):
+                    values.append(value)
+    return to_table("pruning_points", columns)

@@ -8,21 +8,29 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from store import places
+from store import places, sums
 from store.commands.sql import as_table
 from store.reader import Store, open_store
 from store.schema import TABLES
 
+READ_UNASKED = 2e9
+"""Bytes up to which every file is read and compared with its checksum without being asked to."""
+
+AGAIN = "run precompute again with the same --store to"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--store", type=Path, required=True, help="the store's folder")
+    parser.add_argument("--verify", action="store_true",
+                        help="read every file and compare it with its checksum "
+                             f"(up to {READ_UNASKED / 1e9:.0f} GB that is done unasked)")
 
 
 def run(args: argparse.Namespace) -> None:
     store = open_store(args.store)
     print(f"{args.store}\n")
-    for section in (_models, _missing, _images, _tables, _provenance):
-        text = section(store)
+    for text in (_models(store), _missing(store), _damaged(store, args.verify), _images(store),
+                 _tables(store), _provenance(store)):
         if text:
             print(text + "\n")
 
@@ -37,13 +45,22 @@ def _models(store: Store) -> str:
 
 
 def _missing(store: Store) -> str:
-    parts = len(places.parts_of(store.path))
-    lines = []
-    for model in places.models_of(store.path):
-        left = len(places.missing_parts(store.path, model, "heads"))
-        if left:
-            lines.append(f"incomplete: {model} lacks {left} of {parts} parts; "
-                         "run precompute again with the same --store to finish")
+    """What is registered and not there, model by model and stage by stage."""
+    return "\n".join(f"incomplete: {model} lacks {', '.join(lacks)}; {AGAIN} finish"
+                     for model in places.models_of(store.path)
+                     if (lacks := places.lacks(store.path, model)))
+
+
+def _damaged(store: Store, verify: bool) -> str:
+    """Files that cannot be read or differ from their checksums, and whether all were compared."""
+    found = dict.fromkeys(store.damaged, "is no Parquet file")
+    size = sums.size_of(store.path)
+    if verify or size <= READ_UNASKED:
+        found |= {damage.file: damage.why for damage in sums.find_damage(store.path)}
+    lines = [f"damaged: {file.relative_to(store.path)} {why}; {AGAIN} make it again"
+             for file, why in sorted(found.items())]
+    if not verify and size > READ_UNASKED:
+        lines.append(f"checksums: {size / 1e9:.0f} GB were not compared; --verify reads them")
     return "\n".join(lines)
 
 

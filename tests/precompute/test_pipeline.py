@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import random
 import shutil
-import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
 
 from precompute import models
+from precompute.curves import QUANTITIES
 from precompute.images import decode
+from precompute.orders import fractions
+from precompute.stages import RANDOM_ORDERS
+from precompute.synergy import choose_pairs
 from store import places
 from store.errors import ImagesError, ModelError, StoreError
 from store.reader import open_store
-from store.schema import SUMMARISED, TABLES
+from store.schema import FORMAT, MODES, SUMMARISED
+from tests.precompute.kills import command, differing, kill_after
 from tests.precompute.vits import reference
 from tests.precompute.world import (
     KINDS,
     SIZE,
+    SOME,
     all_rows,
     make_checkpoint,
     make_labels,
@@ -40,7 +43,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (home / "images" / "notes.txt").write_text("no image")
     spec, bare = make_checkpoint(home / "a.safetensors", 3), make_checkpoint(home / "b.safetensors")
     run(home / "store", home / "images", spec, bare, names=["native", "bare"],
-        labels=home / "labels.csv")
+        labels=home / "labels.csv", samples=SOME)
     return home
 
 
@@ -51,9 +54,25 @@ def _specs(world: Path) -> tuple[str, str]:
 
 def test_every_grain_is_there_once(world: Path) -> None:
     store = open_store(world / "store")
-    rows = {name: len(found) for name, found in all_rows(store).items()}
-    assert rows == {"models": 2, "images": 9, "predictions": 18, "embeddings": 18,
-                    "head_scores": 2 * 9 * 36, "head_strength": 2 * 9 * 36, "heads": 2 * 36}
+    found = all_rows(store)
+    ablated = 9 + sum(SOME[name] for name in ("mean", "resample", "leave_one_in"))
+    orders = {m: len({(r["measure"], r["order"]) for r in found["pruning_points"]
+                      if r["model"] == m}) for m in ("native", "bare")}
+    steps = len(fractions(36))
+    pairs = len({(r["layer"], r["head"], r["other_layer"], r["other_head"])
+                 for r in found["pair_scores"]})
+    assert min(orders.values()) > 20 and pairs > 28
+    assert {name: len(rows) for name, rows in found.items() if name != "rank_agreement"} == {
+        "models": 2, "images": 9, "predictions": 18, "embeddings": 18, "layers": 2 * 12,
+        "head_scores": 2 * ablated * 36, "head_strength": 2 * 9 * 36, "heads": 2 * 36,
+        "layer_scores": 2 * SOME["layer"] * 12, "head_ablations": 2 * 4 * 36,
+        "partial_pruning": 2 * SOME["partial"] * 36 * len(MODES),
+        "pruning_points": SOME["curves"] * sum(orders.values()) * steps,
+        "pruning_curves": sum(orders.values()) * (steps + 1),
+        "pruning_areas": sum(n - RANDOM_ORDERS for n in orders.values()) * len(QUANTITIES),
+        "pair_scores": SOME["pairs"] * sum(len(choose_pairs(store, m)) for m in orders),
+        "head_pairs": sum(len(choose_pairs(store, m)) for m in orders)}
+    assert found["rank_agreement"]
     assert store.query("SELECT path FROM images ORDER BY image")["path"].to_pylist() == sorted(
         ["000.jpg", "001.jpg", "002.jpg", "004.jpg", "005.jpg", "006.jpg", "008.jpg",
          "deep/er/003.png", "deep/er/007.png"])
@@ -236,7 +255,7 @@ def test_labels_are_fixed_once_an_image_is_in_the_store(world: Path, tmp_path: P
 def test_another_version_is_refused(world: Path, tmp_path: Path) -> None:
     shutil.copytree(world / "store", tmp_path / "store")
     marker = tmp_path / "store" / places.MARKER
-    marker.write_text(marker.read_text().replace(": 1", ": 99"))
+    marker.write_text(marker.read_text().replace(f": {FORMAT}", ": 99"))
     with pytest.raises(StoreError, match="has format 99"):
         run(tmp_path / "store", world / "images", _specs(world)[0])
 
@@ -255,64 +274,37 @@ def test_killed_at_any_moment_it_completes_to_the_same_rows(world: Path, tmp_pat
     images = make_pictures(tmp_path / "images", 70)
     labels = make_labels(images, tmp_path / "labels.csv")
     killed, whole = tmp_path / "killed", tmp_path / "whole"
-    rng, kills = random.Random(0), 0
-    for more_files in (0, 2, 3, 3, 4):
-        process = subprocess.Popen(_command(killed, images, labels, *_specs(world)),
-                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        _wait_for_more_files(process, killed, more_files)
-        time.sleep(rng.uniform(0, 0.05))
-        process.send_signal(signal.SIGKILL)
-        kills += process.wait() == -signal.SIGKILL
-        all_rows(open_store(killed))  # it opens, whatever happened
+    asked = command(killed, images, labels, *_specs(world))
+    rng = random.Random(0)
+    kills = sum(kill_after(asked, killed, more, rng.uniform(0, 0.05)) for more in (0, 2, 6, 12, 20))
     assert kills >= 3, "it was through before it could be killed"
-    finishing = [subprocess.Popen(_command(store, images, labels, *_specs(world)),
+    finishing = [subprocess.Popen(command(store, images, labels, *_specs(world)),
                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
                  for store in (killed, killed, whole)]  # two on one store, at the same time
     assert [process.wait() for process in finishing] == [0, 0, 0]
-    wanted, found = all_rows(open_store(whole)), all_rows(open_store(killed))
-    for table, rows in wanted.items():
-        assert found[table] == rows, table
+    assert differing(killed, whole) == []
     assert [f.name for f in (killed / "tmp").iterdir()] == ["lock"]
-
-
-def _wait_for_more_files(process: subprocess.Popen, store: Path, more: int) -> None:
-    """Until the store is there, with so many finished files more than at first."""
-    wanted = _finished(store) + more
-    while process.poll() is None:
-        if (store / places.MARKER).exists() and _finished(store) >= wanted:
-            return
-        time.sleep(0.002)
-
-
-def _finished(store: Path) -> int:
-    return sum(len(list(store.glob(table.files))) for table in TABLES.values())
-
-
-def _command(store: Path, images: Path, labels: Path, *specs: str) -> list[str]:
-    models_asked = [a for spec in specs for a in ("--model", spec)]
-    return [sys.executable, "-m", "headatlas", "precompute", *models_asked, "--images", str(images),
-            "--labels", str(labels), "--store", str(store), "--image-size", "32", "--threads", "1"]
 
 
 def test_a_full_disk_is_one_clear_line_and_can_be_resumed(world: Path, tmp_path: Path) -> None:
     small = tmp_path / "small"
     small.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(small)],
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1500k", "tmpfs", str(small)],
                              capture_output=True)
     if mounted.returncode:
         pytest.skip("cannot mount a small file system here")
     try:
         images = make_pictures(tmp_path / "images", 40)
         labels = make_labels(images, tmp_path / "labels.csv")
-        command = _command(small / "store", images, labels, *_specs(world))
-        full = subprocess.run(command, capture_output=True, text=True)
+        asked = command(small / "store", images, labels, *_specs(world))
+        full = subprocess.run(asked, capture_output=True, text=True)
         assert full.returncode == 2
         assert "the disk is full" in full.stderr.splitlines()[-1]
         assert "Traceback" not in full.stderr
         all_rows(open_store(small / "store"))
         subprocess.run(["mount", "-o", "remount,size=64m", str(small)], check=True)
-        subprocess.run(command, check=True, capture_output=True)
-        subprocess.run(_command(tmp_path / "whole", images, labels, *_specs(world)), check=True,
+        subprocess.run(asked, check=True, capture_output=True)
+        subprocess.run(command(tmp_path / "whole", images, labels, *_specs(world)), check=True,
                        capture_output=True)
         assert all_rows(open_store(small / "store")) == all_rows(open_store(tmp_path / "whole"))
     finally:

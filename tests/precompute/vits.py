@@ -1,13 +1,59 @@
-"""Small ViTs of many kinds with weights whose heads matter, and an independent slow reference."""
+"""Small ViTs of every supported family, with weights whose heads matter."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache, partial
+
 import timm
 import torch
-from timm.models.vision_transformer import VisionTransformer
-from torch import nn
+from timm.layers import Attention, SwiGLUPacked
+from timm.models.vision_transformer import (
+    ParallelScalingBlock,
+    ParallelThingsBlock,
+    ResPostBlock,
+    VisionTransformer,
+)
+from torch import Tensor, nn
+
+from precompute.batches import Batch
+from precompute.families import dissect
+from precompute.models import Vit
+from precompute.readout import Classifier, Native, Nothing
+from precompute.reference import Reference
+from precompute.specs import parse_spec
+from precompute.subject import FLOAT32, Subject
+from tests.precompute import slow
+from tests.precompute.slow import reference as reference
 
 TINY = dict(img_size=32, patch_size=8, embed_dim=24, depth=3, num_heads=3, num_classes=5)
+Size = tuple[int, int]
+
+
+class Gated(Attention):
+    """timm's attention with its gate, which VisionTransformer does not hand down."""
+
+    def __init__(self, *args: object, **options: object) -> None:
+        super().__init__(*args, gated=True, **options)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A small model: timm's name (VisionTransformer itself without one) with these options, at
+    these sizes. `windowed`: attention in windows, in all layers but those named in `everywhere`;
+    `late`: the layer at which the class token comes in."""
+
+    name: str = ""
+    options: dict = field(default_factory=dict)
+    sizes: tuple[Size, ...] = ((32, 32),)
+    prefix: int = 1
+    class_token: bool = True
+    windowed: bool = False
+    everywhere: tuple[int, ...] = ()
+    late: int | None = None
+
 
 VARIANTS: dict[str, dict] = {
     "class token": {},
@@ -20,28 +66,118 @@ VARIANTS: dict[str, dict] = {
     "layer scale": dict(init_values=0.5),
     "qk norm": dict(qk_norm=True),
     "norm over joined heads": dict(scale_attn_norm=True),
+    "norms everywhere": dict(scale_attn_norm=True, scale_mlp_norm=True, qk_norm=True, pre_norm=True,
+                             init_values=0.5, reg_tokens=2),
     "pre-norm": dict(pre_norm=True),
-    "not square": dict(img_size=(32, 56)),
+    "no biases": dict(qkv_bias=False, proj_bias=False),
     "one channel": dict(in_chans=1),
     "no classifier": dict(num_classes=0),
-    "post-norm": dict(block_fn=timm.models.vision_transformer.ResPostBlock, init_values=0.5),
+    "post-norm": dict(block_fn=ResPostBlock, init_values=0.5),
+    "gated": dict(attn_layer=Gated),
+    "gated, norm over joined heads": dict(attn_layer=Gated, scale_attn_norm=True),
+    "gated linear MLP": dict(mlp_layer=SwiGLUPacked),
+    "approximate GELU": dict(act_layer="gelu_tanh"),
+    "parallel scaling": dict(block_fn=ParallelScalingBlock, init_values=0.5),
+    "parallel scaling, one projection": dict(
+        block_fn=partial(ParallelScalingBlock, fuse_out_proj=True)),
+    "parallel things": dict(block_fn=ParallelThingsBlock, init_values=0.5),
+    "parallel things, norm over joined heads": dict(block_fn=ParallelThingsBlock,
+                                                    scale_attn_norm=True),
 }
 
-FAMILIES: dict[str, dict] = {
-    "deit_tiny_distilled_patch16_224": dict(img_size=64, depth=3),
-    "deit3_small_patch16_224": dict(img_size=64, depth=3),
-    "beit_base_patch16_224": dict(img_size=64, depth=3, embed_dim=96, num_heads=3),
-    "eva02_tiny_patch14_224": dict(img_size=56, depth=3),
-    "vit_small_patch14_reg4_dinov2": dict(img_size=56, depth=3),
-    "vit_small_patch16_dinov3": dict(img_size=64, depth=3),
-    "vit_relpos_small_patch16_224": dict(img_size=64, depth=3),
+SMALL = dict(embed_dim=24, depth=3, num_heads=3)
+STAGES = dict(depths=(2, 2), num_heads=(2, 3), embed_dim=24)
+PIT = dict(base_dims=[8, 8, 8], depth=[1, 2, 1], heads=[2, 4, 4], patch_size=8, stride=4)
+WIDE = ((64, 64), (64, 96))
+NO_PREFIX = dict(prefix=0, class_token=False)
+
+FAMILIES: dict[str, Kind] = {
+    "DeiT distilled": Kind("deit_tiny_distilled_patch16_224", SMALL, WIDE, prefix=2),
+    "DeiT-3": Kind("deit3_small_patch16_224", SMALL, WIDE),
+    "BEiT": Kind("beit_base_patch16_224", SMALL, WIDE),
+    "BEiT, shared bias": Kind("beit_base_patch16_224", dict(
+        SMALL, use_rel_pos_bias=False, use_shared_rel_pos_bias=True, global_pool="token"), WIDE),
+    "EVA-02": Kind("eva02_tiny_patch14_224", SMALL, ((56, 56), (42, 56))),
+    "EVA-02, norm in the MLP": Kind("eva02_base_patch14_224", SMALL, ((56, 56), (42, 56))),
+    "EVA-02, norm over joined heads": Kind("eva02_base_patch16_clip_224", SMALL, WIDE),
+    "EVA-02, post-norm": Kind("eva02_enormous_patch14_clip_224", SMALL, ((42, 42),)),
+    "EVA-02, rotary attention": Kind(
+        "eva02_base_patch16_clip_224", dict(SMALL, attn_type="rope"), WIDE),
+    "relative positions": Kind("vit_relpos_small_patch16_224", SMALL, WIDE, **NO_PREFIX),
+    "relative positions, class token": Kind("vit_relpos_base_patch16_cls_224", SMALL, WIDE),
+    "relative positions, class token unread": Kind(
+        "vit_relpos_base_patch16_clsgap_224", SMALL, WIDE),
+    "relative positions, shared": Kind(
+        "vit_srelpos_small_patch16_224", dict(SMALL, rel_pos_dim=24), WIDE, **NO_PREFIX),
+    "relative positions, post-norm": Kind(
+        "vit_relpos_small_patch16_rpn_224", SMALL, WIDE, **NO_PREFIX),
+    "DINOv2 with registers": Kind(
+        "vit_small_patch14_reg4_dinov2", SMALL, ((56, 56), (42, 56)), prefix=5),
+    "DINOv2, SwiGLU": Kind("vit_giant_patch14_reg4_dinov2", SMALL, ((42, 42),), prefix=5),
+    "DINOv3": Kind("vit_small_patch16_dinov3", SMALL, WIDE, prefix=5),
+    "DINOv3, SwiGLU": Kind("vit_small_plus_patch16_dinov3_qkvb", SMALL, ((64, 64),), prefix=5),
+    "rotary": Kind("vit_small_patch16_rope_224", SMALL, WIDE),
+    "rotary, mixed": Kind("vit_small_patch16_rope_mixed_ape_224", SMALL, WIDE),
+    "rotary, registers": Kind("vit_medium_patch16_rope_reg1_gap_256", SMALL, WIDE,
+                              class_token=False),
+    "grouped queries": Kind("vit_base_patch16_sapiens2", dict(
+        embed_dim=32, depth=3, num_heads=4, num_kv_heads=2), WIDE, prefix=9),
+    "perception encoder": Kind("vit_pe_core_tiny_patch16_384", dict(
+        SMALL, attn_pool_num_heads=3), WIDE),
+    "CaiT": Kind("cait_xxs24_224", dict(SMALL, depth=2), WIDE, late=2),
+    "hybrid": Kind("vit_tiny_r_s16_p8_224", SMALL, WIDE),
+    "AIM": Kind("aimv2_large_patch14_224", SMALL, ((42, 42), (42, 56)), **NO_PREFIX),
+    "CLIP": Kind("vit_base_patch16_clip_quickgelu_224", SMALL, WIDE),
+    "SigLIP": Kind("vit_base_patch16_siglip_224", SMALL, WIDE, **NO_PREFIX),
+    "SigLIP, average": Kind("vit_base_patch16_siglip_gap_224", SMALL, WIDE, **NO_PREFIX),
+    "SAM": Kind("samvit_base_patch16", dict(
+        SMALL, window_size=3, global_attn_indexes=(1,), neck_chans=16),
+        ((64, 64), (64, 112)), windowed=True, everywhere=(1,), **NO_PREFIX),
+    "Swin": Kind("swin_tiny_patch4_window7_224", dict(STAGES, window_size=4),
+                 ((32, 32), (32, 64)), windowed=True, **NO_PREFIX),
+    "Swin, padded": Kind("swin_tiny_patch4_window7_224", dict(STAGES, window_size=3),
+                         ((40, 40), (40, 56)), windowed=True, **NO_PREFIX),
+    "Swin-V2": Kind("swinv2_tiny_window8_256", dict(STAGES, window_size=4),
+                    ((32, 32), (32, 64)), windowed=True, **NO_PREFIX),
+    "Swin-V2, padded": Kind("swinv2_tiny_window8_256", dict(STAGES, window_size=3),
+                            ((40, 40), (40, 56)), windowed=True, **NO_PREFIX),
+    "PiT": Kind("pit_ti_224", PIT, ((32, 32), (32, 44))),
+    "PiT distilled": Kind("pit_ti_distilled_224", PIT, ((32, 32), (32, 44)), prefix=2),
 }
 
-REFUSED = {
-    "swin_tiny_patch4_window7_224": {}, "resnet18": {}, "mixer_s32_224": {},
-    "xcit_nano_12_p16_224": {}, "vit_small_patch16_18x2_224": dict(depth=1),
-    "cait_xxs24_224": dict(depth=1),
-}
+
+SQUARE_TOO = {"class token", "registers", "average pooling", "attention pooling", "layer scale",
+              "norms everywhere", "parallel scaling, one projection", "parallel things"}
+
+
+def _of_variant(name: str) -> Kind:
+    options = VARIANTS[name]
+    class_token = options.get("class_token", True)
+    return Kind("", options, ((32, 32), (32, 48)) if name in SQUARE_TOO else ((48, 32),),
+                int(class_token) + options.get("reg_tokens", 0), class_token)
+
+
+KINDS: dict[str, Kind] = {**{name: _of_variant(name) for name in VARIANTS}, **FAMILIES}
+SIZED: dict[str, tuple[str, Size]] = {
+    f"{name} {height}x{width}": (name, (height, width))
+    for name, kind in KINDS.items() for height, width in kind.sizes}
+
+
+def build(name: str, size: Size | None = None) -> nn.Module:
+    """A model of a kind, its weights randomised."""
+    kind = KINDS[name]
+    size = size or kind.sizes[0]
+    if not kind.name:
+        return tiny(**{**kind.options, "img_size": size})
+    torch.manual_seed(0)
+    options = {"num_classes": 5, **kind.options, "img_size": size}
+    return randomise(timm.create_model(kind.name, pretrained=False, **options))
+
+
+@cache
+def built(name: str, size: Size | None = None) -> nn.Module:
+    """The same, made once: whoever takes it leaves it as it was."""
+    return build(name, size)
 
 
 def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
@@ -50,12 +186,10 @@ def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
         noise = torch.randn(parameter.shape, generator=generator)
-        if parameter.ndim > 1 and "embed" not in name and "token" not in name:
+        if parameter.ndim > 1 and not name.endswith(("pos_embed", "token")):
             noise = noise * 1.4 / parameter.shape[1:].numel() ** 0.5
         elif parameter.ndim == 1:
-            centre = 1.0 if name.endswith(("norm.weight", "norm1.weight", "norm2.weight")) else 0.0
-            centre = 0.8 if "gamma" in name else centre
-            noise = centre + 0.2 * noise
+            noise = (0.8 if "gamma" in name else float(name.endswith("weight"))) + 0.2 * noise
         parameter.data.copy_(noise)
     return model.eval()
 
@@ -65,22 +199,64 @@ def tiny(**options: object) -> VisionTransformer:
     return randomise(VisionTransformer(**{**TINY, **options}))
 
 
-def reference(model: nn.Module, images: torch.Tensor, layer: int, head: int) -> torch.Tensor:
-    """The embedding after pruning one head, by a full forward pass with one hook. Written apart
-    from the engine: it shares no code with it."""
-    attention = list(model.blocks)[layer].attn
-    has_norm = isinstance(getattr(attention, "norm", None), nn.Module)
-    where = attention.norm if has_norm else attention.proj
+def size_of(model: nn.Module) -> tuple[int, int, int]:
+    """Channels, height and width of its images."""
+    embed = model.patch_embed
+    first = next(m for m in embed.modules() if isinstance(m, nn.Conv2d))
+    return first.in_channels, *embed.img_size
 
-    def clear(_module: nn.Module, args: tuple) -> torch.Tensor:
-        joined = args[0].clone()
-        per_head = joined.view(*joined.shape[:-1], attention.num_heads, -1)
-        per_head[..., head, :] = 0
-        return per_head.view_as(joined)
 
-    handle = where.register_forward_pre_hook(clear)
+def images(model: nn.Module, count: int = 3, seed: int = 1) -> Tensor:
+    draw = torch.Generator().manual_seed(seed)
+    return torch.randn(count, *size_of(model), generator=draw)
+
+
+def as_vit(model: nn.Module) -> Vit:
+    """What `models.load` gives, of a model that is already here."""
+    classes = int(model.num_classes or 0)
+    return Vit(parse_spec("vit_tiny_patch16_224"), model, dissect(model, "test", size_of(model)),
+               lambda picture: picture, "RGB", {},
+               [(f"class {i}", str(i)) for i in range(classes)] or None, torch.device("cpu"))
+
+
+def as_subject(model: nn.Module, engine: str = "tail", reference: Reference | None = None,
+               classifier: Classifier | None = None, precision: str = FLOAT32) -> Subject:
+    """The model under study; labels are "0", "1" ..., if it classifies."""
+    vit = as_vit(model)
+    own = Native(model) if vit.class_names else Nothing()
+    return Subject("m", vit, engine, classifier or own,
+                   {str(i): i for i in range(len(vit.class_names or ()))}, reference, precision)
+
+
+def batch_of(model: nn.Module, count: int = 3, seed: int = 1) -> Batch:
+    """Images with labels, the second without one."""
+    labels = [None if i == 1 else str(i % 5) for i in range(count)]
+    return Batch(list(range(count)), labels, images(model, count, seed))
+
+
+def token_kinds(name: str, layer: int) -> slow.Kinds:
+    """What the tokens of a sequence of so many are, in a layer of a kind."""
+    kind = KINDS[name]
+    windowed = kind.windowed and layer not in kind.everywhere
+    if windowed or (kind.late is not None and layer < kind.late):
+        return lambda count: [slow.PATCH] * count
+    first = [slow.CLASS if kind.class_token and i == 0 else slow.OTHER for i in range(kind.prefix)]
+    return lambda count: (first + [slow.PATCH] * count)[:count]
+
+
+@contextmanager
+def untouched(model: nn.Module) -> Iterator[None]:
+    """Whatever happens inside leaves the model as it was."""
+    before = _traces(model)
     try:
-        with torch.no_grad():
-            return model.forward_head(model.forward_features(images), pre_logits=True)
+        yield
     finally:
-        handle.remove()
+        assert _traces(model) == before
+
+
+def _traces(model: nn.Module) -> list[tuple]:
+    """All that a sweep could leave behind in a model."""
+    return [(name, getattr(m, "fused_attn", None), "forward" in vars(m), m.training,
+             len(m._forward_hooks), len(m._forward_pre_hooks),
+             [(p.requires_grad, p.grad is None, p._version, p.data_ptr())
+              for p in m.parameters(recurse=False)]) for name, m in model.named_modules()]

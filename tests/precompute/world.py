@@ -12,12 +12,16 @@ from safetensors.torch import save_file
 
 from precompute.pipeline import Request, precompute
 from store.reader import Store, open_store
-from store.schema import TABLES
+from store.schema import TABLES, Table
 from tests.precompute.vits import randomise
 
 ARCHITECTURE = "vit_tiny_patch16_224"
 SIZE = (32, 32)
 KINDS = ("bird", "cat", "dog")
+SOME = {"mean": 5, "resample": 3, "leave_one_in": 2, "layer": 4, "partial": 2, "curves": 2,
+        "pairs": 3}
+"""Images of every sampled stage."""
+NONE = dict.fromkeys(SOME, 0)
 
 
 def make_pictures(folder: Path, count: int = 9, start: int = 0) -> Path:
@@ -50,13 +54,17 @@ def make_checkpoint(file: Path, classes: int = 0, seed: int = 0) -> str:
 
 
 def run(store: Path, images: Path, *specs: str, **options: object) -> Store:
-    """`headatlas precompute` without the command line, at a small size; returns the open store."""
-    options = {"sizes": [SIZE], **options}
+    """`headatlas precompute` without the command line, at a small size; in this process and
+    without sampled stages unless told otherwise; returns the open store."""
+    options = {"sizes": [SIZE], "workers": 1, "samples": NONE, **options}
     precompute(Request(models=specs, images=images, store=store, **options))
     return open_store(store)
 
 
 def all_rows(store: Store) -> dict[str, list[dict]]:
     """Every row of every table, in order of key; floats as they are."""
-    return {name: store.query(f"SELECT * FROM {name} ORDER BY {', '.join(table.keys)}").to_pylist()
+    def keys(table: Table) -> str:
+        return ", ".join(f'"{key}"' for key in table.keys)
+
+    return {name: store.query(f"SELECT * FROM {name} ORDER BY {keys(table)}").to_pylist()
             for name, table in TABLES.items()}

@@ -45,7 +45,8 @@ def ask(request, store) -> Ask:
 
 
 def rows_of(store: Store, table: str) -> list[dict]:
-    return store.query(f"SELECT * FROM {table}").to_pylist()
+    rows = store.query(f"SELECT * FROM {table}").to_pylist()
+    return [r for r in rows if r.get("ablation", "zero") == "zero"]
 
 
 def kept_images(ask: Ask) -> set[int]:

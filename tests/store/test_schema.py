@@ -8,7 +8,17 @@ import json
 import pytest
 
 from store.commands import schema as command
-from store.schema import IMPORTANCE, SUMMARISED, TABLES, measure
+from store.schema import (
+    ABLATIONS,
+    CLEAN_PASS,
+    IMPORTANCE,
+    OUTCOMES,
+    RANKED,
+    SUMMARISED,
+    TABLES,
+    direction,
+    measure,
+)
 from store.writer import to_table
 
 PROMISED = {  # names that scripts rely on (measures.md)
@@ -49,6 +59,20 @@ def test_every_column_has_one_name_and_a_meaning(table) -> None:
 def test_every_measure_has_a_label_and_a_range() -> None:
     assert all(m.label and m.range for m in SUMMARISED)
     assert all(m.important for m in IMPORTANCE)
+
+
+def test_every_ranked_measure_has_its_ranks_and_every_outcome_its_means() -> None:
+    heads = {c.name for c in TABLES["heads"].columns}
+    assert {f"{m.name}_rank{end}" for m in RANKED for end in ("", "_low", "_high")} <= heads
+    assert {c.name for c in TABLES["head_ablations"].columns} >= {
+        f"{m.name}_mean" for m in OUTCOMES}
+    assert {m.name for m in OUTCOMES} | CLEAN_PASS == {m.name for m in IMPORTANCE}
+
+
+def test_a_large_change_speaks_against_a_head_that_is_left_alone() -> None:
+    for m in RANKED:
+        assert [direction(m, a) * m.important for a in ABLATIONS] == [1, 1, 1, -1]
+        assert direction(m) == m.important
 
 
 def test_an_unknown_measure_is_named_with_what_is_allowed() -> None:

@@ -90,7 +90,7 @@ def test_a_view_sees_what_was_added_after_refresh(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("content", "says"), [
     (None, "atlas.json is missing"), ("{", "damaged"), ("[]", "damaged"), ("{}", "damaged"),
-    ('{"format": 2}', "has format 2"), ('{"format": "1"}', "has format 1;")])
+    ('{"format": 99}', "has format 99"), ('{"format": "1"}', "has format 1;")])
 def test_what_is_no_store_of_this_format_is_refused(tmp_path: Path, content: str | None,
                                                     says: str) -> None:
     if content is not None:
