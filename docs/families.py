@@ -24,7 +24,7 @@ from timm.data import resolve_data_config
 from precompute.anatomy import Anatomy
 from precompute.families import dissect
 from precompute.models import Vit
-from precompute.selftest import Check, examine
+from precompute.selftest import examine
 from precompute.specs import Spec
 from store.errors import ModelError
 from tests.precompute.vits import randomise
@@ -58,8 +58,7 @@ EXAMPLES = (
     Example("vision_transformer", "vit_dpwee_patch16_reg1_gap_256", {"img_size": 128}),
     Example("vision_transformer_hybrid", "vit_tiny_r_s16_p8_224", {}, "patches of a feature map"),
     Example("vision_transformer_relpos", "vit_relpos_small_patch16_224", SMALL),
-    Example("vision_transformer_sam", "samvit_base_patch16_224", {"depth": 4},
-            "windows in most blocks"),
+    Example("vision_transformer_sam", "samvit_base_patch16_224", {"depth": 4}),
     Example("deit", "deit_tiny_distilled_patch16_224", SMALL, "two class tokens, two classifiers"),
     Example("deit", "deit3_small_patch16_224", SMALL | {"depth": 4}),
     Example("beit", "beit_base_patch16_224", SMALL | {"depth": 3}),
@@ -76,7 +75,8 @@ EXAMPLES = (
     Example("naflexvit", "naflexvit_base_patch16_gap", {"depth": 3}, "images of one size"),
     Example("deepseek_vit", "deepseek_vit_412m", SMALL | {"depth": 2}),
     Example("qwen3_vit", "qwen3_vit_88m", SMALL | {"depth": 3}),
-    Example("vitamin", "vitamin_small_224", {}, "patches of a feature map; heads of its last stage"),
+    Example("vitamin", "vitamin_small_224", {},
+            "patches of a feature map; heads of its last stage"),
     Example("gemma4_vit", "gemma4_vit_167m"),
     Example("byoanet", "botnet26t_256"),
     Example("byoanet", "halonet26t"),
@@ -125,11 +125,11 @@ EXAMPLES = (
     Example("volo", "volo_d1_224"),
     Example("xcit", "xcit_nano_12_p16_224"),
 )
-CONVOLUTIONAL = frozenset("""
+CONVOLUTIONAL = """
     byobnet convnext cspnet cspnext densenet dla dpn efficientnet fasternet ghostnet hardcorenas
     hgnet hrnet inception_next inception_resnet_v2 inception_v3 inception_v4 lcnetv2 mobilenetv3
     nasnet nfnet pnasnet rdnet regnet repghost res2net resnest resnetv2 rexnet selecsls senet sknet
-    starnet tresnet vgg vovnet xception xception_aligned""".split())
+    starnet tresnet vgg vovnet xception xception_aligned"""
 """Modules without attention over tokens; resnet stands for them."""
 
 
@@ -145,7 +145,7 @@ class Row:
     note: str
 
     def cells(self) -> tuple[str, ...]:
-        found = "–" if self.worst is None else f"{self.worst:.0e}"
+        found = "–" if self.worst is None else f"{self.worst:.0e}" if self.worst else "0"
         return (f"`{self.example.module}`: {self.kind}", f"`{self.example.name}`", self.how, found,
                 self.note)
 
@@ -222,9 +222,9 @@ def table(rows: list[Row]) -> str:
 
 ABOVE = """# Which families can be analysed
 
-Made by `python docs/families.py` with timm {timm} and torch {torch}: one small member of every timm
-module that has attention (or is called a transformer or mixer), built with random weights under
-which heads matter, made smaller where the family lets itself be, and put through `headatlas
+Made by `python docs/families.py` with timm {timm} and torch {torch}: a small member of every
+timm module that has attention (or is called a transformer or mixer), built with random weights
+under which heads matter, made smaller where the family lets itself be, and put through `headatlas
 selftest`. What is true of the example is true of its family's other members as far as they are made
 of the same blocks; `headatlas selftest --model SPEC` tells for any one, and `precompute` asks it
 before it writes.
@@ -243,7 +243,8 @@ before it writes.
 def main(modules: list[str]) -> None:
     logging.getLogger("timm").setLevel(logging.ERROR)
     warnings.simplefilter("ignore")  # timm's own, about models without these options
-    unknown = set(timm.list_modules()) - {e.module for e in EXAMPLES} - CONVOLUTIONAL
+    unknown = set(timm.list_modules()) - {e.module for e in EXAMPLES} \
+        - set(CONVOLUTIONAL.split())
     if unknown:
         raise SystemExit(f"say in docs/families.py what these timm modules are: {sorted(unknown)}")
     rows = []

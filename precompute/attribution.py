@@ -62,13 +62,19 @@ def direct_logits(anatomy: Anatomy, clean: CleanPass, layer: int, directions: Di
     """Each head's own addition to the logit; None where it is not linear (see above), or where
     the block does more to its heads than to project, scale and (with its scale frozen) norm."""
     found = anatomy.layers[layer]
-    if directions is None or any(getattr(a.module, "gate", None) is not None
-                                 for a in found.attentions):
+    if directions is None or not all(_is_linear(a) for a in found.attentions):
         return None
     shares = clean.calls[layer].heads.split([a.dim for a in found.attentions], dim=-1)
     return torch.cat([_of_attention(found, number, attention, share, directions)
                       for number, (attention, share)
                       in enumerate(zip(found.attentions, shares, strict=True))], dim=-1)
+
+
+def _is_linear(attention: Attention) -> bool:
+    """Whether, with the scale of its norm frozen, its output is linear in its heads."""
+    known = isinstance(attention.site, (nn.Identity, nn.LayerNorm))
+    return getattr(attention.module, "gate", None) is None \
+        and (known or attention.site is attention.proj)
 
 
 def _of_attention(layer: Layer, number: int, attention: Attention, heads: Tensor,

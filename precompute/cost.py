@@ -1,7 +1,7 @@
 """What a run will cost, told before it is spent: operations, time and bytes on disk.
 
 Operations are counted in one forward pass and multiplied by how many passes a stage is worth; time
-comes from carrying some heads of one image, here and now; bytes from the columns of the tables.
+comes from ablating heads of a few made-up images, here and now; bytes from the tables' columns.
 """
 
 from __future__ import annotations
@@ -9,31 +9,32 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from precompute.batches import unit_sizes
-from precompute.clean import clean_pass
+from precompute.batches import Batch, batch_size, unit_sizes
+from precompute.clean import CleanPass, clean_pass
+from precompute.heads import measure_heads
 from precompute.models import Vit
 from precompute.orders import split
 from precompute.progress import say
+from precompute.readout import Nothing
 from precompute.register import read_row
 from precompute.samples import read, unit_size
 from precompute.stages import ROWS, STAGES, Stage
-from precompute.sweep import ROW_TOKENS, make_engine
+from precompute.subject import FLOAT32, Subject
+from precompute.sweep import ROW_TOKENS
 from store import places
 from store.reader import Store
 from store.schema import TABLES
 from store.writer import StoreWriter
 
-FOOTER = 700
-"""Bytes that each column adds to each file: its place and statistics."""
-
-SMALL = 0.3
-"""Bytes of a number that is no float: keys, names and truths repeat, and compress."""
+FLOAT, OTHER, COLUMN = 3.6, 0.4, 300
+"""Bytes on disk of a float in a row, of any other value (these repeat), and of a column in a file,
+as measured on stores of the bundled models."""
 
 LONG = 2.0
 """A calibration longer than this many seconds is not repeated."""
@@ -78,65 +79,87 @@ def tell_cost(writer: StoreWriter, vits: Mapping[str, Vit], wanted: Mapping[str,
 def model_costs(writer: StoreWriter, name: str, vit: Vit, wanted: Mapping[str, int | None],
                 draws: int, workers: int) -> Iterator[Cost]:
     """The stages of a model that have images to do."""
-    speed: Speed | None = None
+    speed, row = None, read_row(writer, name)
     rows = Store(writer.path, tables=("images",)).query("SELECT image, sha256 FROM images")
     there = list(zip(rows["image"].to_pylist(), rows["sha256"].to_pylist(), strict=True))
     for stage in STAGES.values():
         candidates = len(split(there)[1]) if stage.judges else len(there)
-        images = images_to_do(writer, name, stage, wanted[stage.name], candidates)
+        images, files = to_do(writer, name, stage, wanted[stage.name], candidates)
         if images:
-            speed = speed or calibrate(vit, read_row(writer, name)["engine"])
+            speed = speed or calibrate(vit, row["engine"], row["precision"])
             passes = images * stage.passes(vit.anatomy, draws)
             yield Cost(f"{name}, {stage.name}", images, passes * speed.operations,
-                       passes * speed.seconds / workers, disk(stage, vit, images))
+                       passes * speed.seconds / workers, disk(stage, vit, images, files))
 
 
-def images_to_do(writer: StoreWriter, name: str, stage: Stage, wanted: int | None,
-                 candidates: int) -> int:
-    """Images of units that are not done, and of those that would be registered."""
-    left = sum(unit_sizes(writer.path, name, stage.name).values())
-    if stage.name in places.OVER_ALL:
-        return left
-    known = len(read(writer, name, stage.name).images)
-    return left + max(0, min(candidates, candidates if wanted is None else wanted) - known)
+def to_do(writer: StoreWriter, name: str, stage: Stage, wanted: int | None, candidates: int,
+          ) -> tuple[int, int]:
+    """Images, and units, that are not done or would be registered."""
+    missing = unit_sizes(writer.path, name, stage.name)
+    fresh = 0
+    if stage.name not in places.OVER_ALL:
+        known = len(read(writer, name, stage.name).images)
+        fresh = max(0, min(candidates, candidates if wanted is None else wanted) - known)
+    return (sum(missing.values()) + fresh,
+            len(missing) + math.ceil(fresh / unit_size(fresh)))
 
 
-@torch.no_grad()
-def calibrate(vit: Vit, engine: str) -> Speed:
-    """One image through the model, operations counted; then as many variants of the middle layer
-    as are carried at once to the end, timed."""
+def calibrate(vit: Vit, engine: str, precision: str = FLOAT32) -> Speed:
+    """Operations of one image's forward pass, counted; and the time of one while heads are ablated:
+    from as many variants as are carried at once, and for a small model from the whole head stage on
+    a batch."""
     channels = 1 if vit.mode == "L" else 3
-    pixels = torch.randn(1, channels, *vit.anatomy.image, device=vit.device)
-    with FlopCounterMode(display=False) as counter:
-        clean = clean_pass(vit.model, vit.anatomy, pixels)
-    carrier = make_engine(engine, vit.model, vit.anatomy)
-    middle = vit.anatomy.depth // 2
+    subject = Subject("", vit, engine, Nothing(), {}, None, precision)
+
+    def noise(images: int) -> Batch:
+        shape = (images, channels, *vit.anatomy.image)
+        return Batch(list(range(images)), [None] * images, torch.randn(shape, device=vit.device))
+
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        clean = clean_pass(vit.model, vit.anatomy, noise(1).pixels)
+    seconds = _carrying(subject, clean)
+    whole = STAGES["heads"].passes(vit.anatomy, 1)
+    images = min(batch_size(vit, None), int(LONG / (seconds * whole)))
+    if images:
+        batch = noise(images)
+        seconds = _timed(lambda: measure_heads(subject, batch)) / (images * whole)
+    return Speed(counter.get_total_flops(), seconds)
+
+
+def _carrying(subject: Subject, clean: CleanPass) -> float:
+    """Seconds for one forward pass's worth of carrying."""
+    anatomy = subject.vit.anatomy
+    middle = anatomy.depth // 2
     heads = clean.calls[middle].heads
-    count = max(1, ROW_TOKENS[vit.device.type] // vit.anatomy.layers[middle].geometry.tokens)
+    count = max(1, ROW_TOKENS[heads.device.type] // anatomy.layers[middle].geometry.tokens)
     variants = torch.zeros_like(heads).expand(count, *heads.shape)
+    seconds = _timed(lambda: subject.carrier.carry(clean, middle, variants).features.cpu())
+    return seconds / (count * (anatomy.depth - middle) / anatomy.depth)
+
+
+def _timed(work: Callable[[], object]) -> float:
+    """Seconds that it takes; at the second go, unless the first was long already."""
     for _ in range(2):
         started = time.perf_counter()
-        carrier.carry(clean, middle, variants).features.cpu()
+        work()
         seconds = time.perf_counter() - started
         if seconds > LONG:
             break
-    passes = count * (vit.anatomy.depth - middle) / vit.anatomy.depth
-    return Speed(counter.get_total_flops(), seconds / passes)
+    return seconds
 
 
-def disk(stage: Stage, vit: Vit, images: int) -> float:
-    """Bytes of a stage's files: numbers hardly compress, so a row is as long as its floats."""
-    files = math.ceil(images / unit_size(images))
+def disk(stage: Stage, vit: Vit, images: int, files: int) -> float:
+    """Bytes of so many files of each of a stage's tables."""
     return sum(images * ROWS[table](vit.anatomy) * row_bytes(table, vit)
-               + files * FOOTER * len(TABLES[table].columns) for table in stage.tables)
+               + files * COLUMN * len(TABLES[table].columns) for table in stage.tables)
 
 
 def row_bytes(table: str, vit: Vit) -> float:
-    """Bytes of the floats in a row; what repeats from row to row takes next to nothing."""
+    """Bytes of a row, most of them its floats, which hardly compress."""
     hops = max(max(layer.geometry.grid_h, layer.geometry.grid_w) for layer in vit.anatomy.layers)
-    lengths = {"embedding": getattr(vit.model, "num_features", 0),
-               "logits": len(vit.class_names or ()), "hop_strength": hops, "hop_mass": hops}
-    return sum(4 * lengths.get(column.name, 1) if "float" in str(column.type) else SMALL
+    floats = {"embedding": getattr(vit.model, "num_features", 0), "top5": 6,
+              "logits": len(vit.class_names or ()), "hop_strength": hops, "hop_mass": hops}
+    return sum(FLOAT * floats.get(column.name, 1) if "float" in str(column.type) else OTHER
                for column in TABLES[table].columns)
 
 

@@ -8,6 +8,7 @@ docs/families.md by the script that tries them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from timm.layers import Attention as TimmAttention
 from timm.layers import AttentionRope
@@ -80,8 +81,7 @@ REASONS = {
     "MetaFormer": "its first stages mix tokens without attention",
     "Nest": "its attention is in blocks of a nested grid, an order that we do not unfold",
     "Visformer": "its heads are maps joined by a convolution, not slices of tokens",
-    "Gemma4Vit": "its projections may clamp what goes through, so that heads do not simply add up",
-    "DiffParallelScalingBlock": "its attention is a difference of two softmaxes",
+    "Gemma4Vit": "its projections can clamp what goes through them, which we do not follow",
 }
 """Why a family cannot be analysed, by the start of its class name; the longest that fits."""
 
@@ -215,8 +215,8 @@ def _stages(model: Model) -> Model:
     return getattr(model, "layers", None) or getattr(model, "stages", None)
 
 
-def _resolution(block: Model) -> tuple[int, int] | None:
-    """Sides of the grid that a windowed block works on."""
+def _resolution(block: Model) -> Any:
+    """Sides of the grid that a windowed block works on; None for other blocks."""
     return getattr(block, "input_resolution", None) or getattr(block, "feat_size", None)
 
 
@@ -249,6 +249,9 @@ FAMILIES: tuple[tuple[Callable[[Model], bool], Finder], ...] = (
 
 def _attentions(block: Model, layer: int) -> tuple[Attention, ...]:
     """The attention modules of a block, side by side."""
+    if any(type(m).__name__.startswith("Diff") for m in (block, getattr(block, "attn", None))):
+        raise ModelError("its attention is a difference of two softmaxes, whose rows are no "
+                         "weights")
     if type(block) is ParallelScalingBlock:
         return (_inside_the_block(block),)
     if type(block) is ParallelThingsBlock:
@@ -258,10 +261,11 @@ def _attentions(block: Model, layer: int) -> tuple[Attention, ...]:
 
 def _attention(module: Model, layer: int) -> Attention:
     missing = [name for name in ("num_heads", "proj", "attn_drop") if not hasattr(module, name)]
-    if missing or type(module).__name__.startswith("Diff"):
+    if module is None:
+        raise ModelError(f"block {layer} has no softmax self-attention of its own")
+    if missing:
         raise ModelError(f"block {layer} has no softmax self-attention whose heads can be told "
-                         f"apart ({type(module).__name__}"
-                         + (f" without {', '.join(missing)})" if module is not None else ")"))
+                         f"apart ({type(module).__name__} without {', '.join(missing)})")
     heads = int(module.num_heads)
     norm = getattr(module, "norm", None)
     talking = isinstance(module, TalkingHeadAttn)
@@ -284,7 +288,7 @@ def _inside_the_block(block: Model) -> Attention:
 
 def _grid(model: Model, height: int, width: int) -> tuple[int, int]:
     """Rows and columns of patches at this input size."""
-    embed = getattr(model, "patch_embed", getattr(model, "embeds", None))
+    embed: Model = getattr(model, "patch_embed", getattr(model, "embeds", None))
     if getattr(embed, "backbone", None) is not None:  # hybrids: counted on the stem's feature map
         return tuple(embed.grid_size)
     size = getattr(embed, "patch_size", None)

@@ -8,6 +8,7 @@ head outputs every process works out for itself.
 from __future__ import annotations
 
 import io
+import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -85,7 +86,10 @@ def to_bytes(reference: Reference) -> bytes:
 
 def from_bytes(content: bytes, device: torch.device) -> Reference:
     """Read what `to_bytes` wrote. Raises ValueError or OSError where it is something else."""
-    with np.load(io.BytesIO(content), allow_pickle=False) as saved:
-        layers = sorted(name for name in saved.files if name.startswith("layer"))
-        return Reference(tuple(saved["images"].tolist()),
-                         tuple(torch.tensor(saved[name], device=device) for name in layers))
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as saved:
+            layers = sorted(name for name in saved.files if name.startswith("layer"))
+            return Reference(tuple(saved["images"].tolist()),
+                             tuple(torch.tensor(saved[name], device=device) for name in layers))
+    except (zipfile.BadZipFile, EOFError, KeyError) as error:
+        raise ValueError(f"no mean of head outputs: {error}") from error

@@ -160,8 +160,24 @@ def _sound_line(file: Path) -> str:
 
 
 def _write_parquet(table: pa.Table, file: Path) -> None:
-    pq.write_table(table, file, compression="zstd")
+    """Floats seldom repeat: by their bytes instead of in a dictionary they take a third less."""
+    leaves = [leaf for field in table.schema for leaf in _leaves(field.name, field.type)]
+    pq.write_table(table, file, compression="zstd",
+                   use_dictionary=[path for path, kind in leaves if not pa.types.is_floating(kind)],
+                   use_byte_stream_split=[path for path, kind in leaves
+                                          if pa.types.is_floating(kind)])
     _flush(file)
+
+
+def _leaves(path: str, kind: pa.DataType) -> Iterator[tuple[str, pa.DataType]]:
+    """The columns of a Parquet file that hold a column of ours."""
+    if pa.types.is_list(kind):
+        yield from _leaves(f"{path}.list.element", kind.value_type)
+    elif pa.types.is_struct(kind):
+        for field in kind:
+            yield from _leaves(f"{path}.{field.name}", field.type)
+    else:
+        yield path, kind
 
 
 def _rename_folder(folder: Path, target: Path) -> None:

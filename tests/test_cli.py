@@ -69,7 +69,30 @@ REFUSED = {
     "a file for a store": (["info", "--store", "{text}"], "it is a file"),
     "too many tokens": (["precompute", "--model", SPEC, "--image-size", "8000"], "tokens"),
     "a size below a patch": (["precompute", "--model", SPEC, "--image-size", "8"], "8x8 pixels"),
+    "an ablation there is not": (["precompute", "--model", SPEC, "--ablation", "half"],
+                                 "'half' is no ablation; one of zero, mean"),
+    "an ablation of no number": (["precompute", "--model", SPEC, "--ablation", "mean=few"],
+                                 "'few' is no number of images"),
+    "zero ablation of some": (["precompute", "--model", SPEC, "--ablation", "zero=5"],
+                              "zero ablation is done on all images"),
+    "a sample of no number": (["precompute", "--model", SPEC, "--partial", "-1"], "-1"),
+    "no workers": (["precompute", "--model", SPEC, "--workers", "0"], "--workers"),
+    "an engine there is not": (["precompute", "--model", SPEC, "--engine", "slurm"], "'slurm'"),
+    "a precision there is not": (["precompute", "--model", SPEC, "--precision", "float8"],
+                                 "float8"),
     "no GPU": (["precompute", "--model", SPEC, "--device", "cuda"], "CUDA"),
+    "no model to test": (["selftest"], "--model"),
+    "no such model to test": (["selftest", "--model", "vit_huge_patch99"], "no timm model"),
+    "a model to test without heads": (["selftest", "--model", "xcit_nano_12_p16_224"],
+                                      "between channels"),
+    "two models to test": (["selftest", "--model", SPEC, "vit_tiny_patch16_224"], "unrecognized"),
+    "no images to test on": (["selftest", "--model", "zoo:fashion_cls7", "--images", "{none}"],
+                             "no images folder"),
+    "no readable images to test on": (["selftest", "--model", "zoo:fashion_cls7", "--images",
+                                       "{broken}"], "1.png"),
+    "a size to test at that is none": (["selftest", "--model", SPEC, "--image-size", "0"],
+                                       "image size"),
+    "no GPU to test on": (["selftest", "--model", SPEC, "--device", "cuda"], "CUDA"),
 }
 
 
@@ -78,6 +101,8 @@ def places_at(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     home = tmp_path_factory.mktemp("cli")
     (home / "text").write_text("not what you think")
     (home / "empty").mkdir()
+    (home / "broken").mkdir()
+    (home / "broken" / "1.png").write_text("no picture")
     make_pictures(home / "images", 2)
     make_pictures(home / "elsewhere", 2, start=50)
     make_labels(home / "elsewhere", home / "others")
@@ -86,8 +111,8 @@ def places_at(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for name in ("store", "old"):
         make_store(home / name, images=4)
     (home / "old" / places.MARKER).write_text(json.dumps({"format": 99}))
-    return {name: home / name for name in ("text", "empty", "images", "others", "store", "old",
-                                           "none", "new")} | {
+    return {name: home / name for name in ("text", "empty", "broken", "images", "others", "store",
+                                           "old", "none", "new")} | {
         "checkpoint": home / "checkpoint.safetensors", "resnet": home / "resnet.safetensors"}
 
 

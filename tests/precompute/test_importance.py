@@ -1,4 +1,4 @@
-"""Importance measures against their formulas in NumPy, and direct logits against their sum."""
+"""Importance measures against their formulas in NumPy."""
 
 from __future__ import annotations
 
@@ -6,13 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from precompute.anatomy import dissect
-from precompute.clean import clean_pass
 from precompute.importance import IMPORTANCE, Clean, Outcome
-from precompute.readout import Native, direct_logits, logit_directions
 from store.schema import CLEAN_PASS
 from store.schema import IMPORTANCE as COLUMNS
-from tests.precompute.vits import tiny
 
 HEADS, IMAGES, CLASSES = 3, 4, 5
 
@@ -91,59 +87,29 @@ def test_every_importance_column_has_its_function() -> None:
     assert set(IMPORTANCE) | CLEAN_PASS == {c.name for c in COLUMNS}
 
 
-@pytest.mark.parametrize("options", [
-    {}, dict(reg_tokens=2), dict(init_values=0.5), dict(img_size=(32, 40)),
-    dict(class_token=False, global_pool="avg"), dict(global_pool="avg"),
-    dict(class_token=False, global_pool="avg", fc_norm=False)], ids=str)
-def test_direct_logits_add_up_to_the_logit(options: dict) -> None:
-    """Embedding + heads + projection biases + MLPs + the readout's own constant = the logit."""
-    model = tiny(**options).double()
-    anatomy = dissect(model, "test", (3, *model.patch_embed.img_size))
-    images = torch.randn(3, 3, *model.patch_embed.img_size, dtype=torch.float64)
-    clean = clean_pass(model, anatomy, images)
-    logits = model.forward_head(clean.features).detach()
-    top = logits.argmax(-1)
-    directions = logit_directions(model, anatomy, clean, Native(model).rows(top, torch.arange(3)))
-
-    def along(change: torch.Tensor) -> torch.Tensor:
-        return (directions * change.detach()).sum((1, 2))
-
-    total = along(clean.calls[0].tokens)
-    for layer, (block, call) in enumerate(zip(model.blocks, clean.calls, strict=True)):
-        heads = direct_logits(anatomy, clean, layer, directions)
-        assert heads.shape == (3, anatomy.heads[layer])
-        added = block.ls1(block.attn.proj(call.heads))
-        bias = block.ls1(block.attn.proj.bias.expand_as(added))
-        total = total + heads.sum(1) + along(bias) + along(call.output - call.tokens - added)
-    constant = logits[range(3), top] - along(clean.calls[-1].output)
-    torch.testing.assert_close(total + constant, logits[range(3), top])
-    # the constant really is one: it must not depend on what the tokens are along the direction
-    nudged = clean.calls[-1].output + 1e-6 * directions
-    frozen = along(nudged) - along(clean.calls[-1].output)
-    true = _frozen_logit(model, clean.calls[-1].output, nudged, top) - logits[range(3), top]
-    torch.testing.assert_close(frozen, true.detach(), rtol=1e-4, atol=1e-12)
+def test_one_class_has_no_margin() -> None:
+    whole = _outcome()
+    clean = Clean(whole.clean.embedding, whole.clean.logits[:, :1], whole.clean.labels.clamp(max=0),
+                  whole.clean.block_output)
+    one = Outcome(clean, whole.embedding, whole.logits[..., :1], whole.block_output, True, 2)
+    assert IMPORTANCE["margin_drop"](one).isnan().all()
+    assert (IMPORTANCE["probability"](one) == 1).all()
 
 
-def _frozen_logit(model, tokens: torch.Tensor, nudged: torch.Tensor, classes: torch.Tensor,
-                  ) -> torch.Tensor:
-    """The logit of nudged tokens with every norm's scale held at that of `tokens`."""
-    def norm(module, inputs, scaled_like):
-        if isinstance(module, torch.nn.Identity):
-            return inputs
-        scale = (scaled_like.var(-1, unbiased=False, keepdim=True) + module.eps).sqrt()
-        return (inputs - inputs.mean(-1, keepdim=True)) / scale * module.weight + module.bias
-
-    before, after = norm(model.norm, tokens, tokens), norm(model.norm, nudged, tokens)
-    before, after = model.pool(before), model.pool(after)
-    return model.head(norm(model.fc_norm, after, before))[range(len(classes)), classes]
+@pytest.mark.parametrize(("part", "undefined"), [
+    ("embedding", {"embedding_l2"}), ("block_output", {"layer_cls_l2", "layer_patch_l2"})])
+def test_a_change_relative_to_nothing_is_no_number(part: str, undefined: set[str]) -> None:
+    outcome = _outcome()
+    getattr(outcome.clean, part).zero_()
+    found = {name for name, measure in IMPORTANCE.items() if not measure(outcome).isfinite().all()}
+    assert found - {"true_probability_drop", "loss_increase"} == undefined
 
 
-@pytest.mark.parametrize("options", [dict(class_token=False, global_pool="map"),
-                                     dict(num_classes=0)], ids=str)
-def test_direct_logits_are_undefined_where_the_readout_is_not_linear(options: dict) -> None:
-    model = tiny(**options)
-    anatomy = dissect(model, "test", (3, 32, 32))
-    clean = clean_pass(model, anatomy, torch.randn(2, 3, 32, 32))
-    rows = Native(model).rows(torch.zeros(2, dtype=torch.long), torch.arange(2))
-    directions = logit_directions(model, anatomy, clean, rows)
-    assert direct_logits(anatomy, clean, 0, directions) is None
+def test_a_block_without_patches_has_no_change_at_patches() -> None:
+    """The class-attention layers of CaiT hand on the class token alone."""
+    whole = _outcome()
+    clean = Clean(whole.clean.embedding, whole.clean.logits, whole.clean.labels,
+                  whole.clean.block_output[:, :1])
+    alone = Outcome(clean, whole.embedding, whole.logits, whole.block_output[:, :, :1], True, 1)
+    assert IMPORTANCE["layer_patch_l2"](alone).isnan().all()
+    assert IMPORTANCE["layer_cls_l2"](alone).isfinite().all()

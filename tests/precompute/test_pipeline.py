@@ -102,7 +102,8 @@ def test_scores_are_those_of_a_full_pass_per_head(world: Path) -> None:
             effect = ((wanted - clean).norm() / clean.norm()).item()
             (found,) = store.query(
                 "SELECT embedding_l2 FROM head_scores WHERE model = 'native' AND image = ? "
-                "AND layer = ? AND head = ?", [image, layer, head])["embedding_l2"].to_pylist()
+                "AND layer = ? AND head = ? AND ablation = 'zero'",
+                [image, layer, head])["embedding_l2"].to_pylist()
             assert effect > 1e-3
             assert found == pytest.approx(effect, rel=2e-3)
 
@@ -126,7 +127,8 @@ def test_summaries_are_means_and_medians_of_the_rows(world: Path) -> None:
             f"any_value({column}_mean) hm, any_value({column}_median) hd, "
             f"any_value({column}_low) lo, any_value({column}_high) hi FROM head_scores "
             "JOIN head_strength USING (model, image, layer, head) "
-            "JOIN heads USING (model, layer, head) GROUP BY model, layer, head").to_pylist()
+            "JOIN heads USING (model, layer, head) WHERE ablation = 'zero' "
+            "GROUP BY model, layer, head").to_pylist()
         for r in rows:
             assert r["hm"] == pytest.approx(r["m"], abs=1e-6)
             assert r["hd"] == pytest.approx(r["d"], abs=1e-6)
@@ -271,7 +273,7 @@ def test_a_folder_with_other_things_is_left_alone(world: Path, tmp_path: Path) -
 def test_killed_at_any_moment_it_completes_to_the_same_rows(world: Path, tmp_path: Path) -> None:
     """SIGKILL at random moments, each a little further on; then the rows are those of a run that
     nobody disturbed."""
-    images = make_pictures(tmp_path / "images", 70)
+    images = make_pictures(tmp_path / "images", 40)
     labels = make_labels(images, tmp_path / "labels.csv")
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     asked = command(killed, images, labels, *_specs(world))

@@ -125,6 +125,8 @@ FAMILIES: dict[str, Kind] = {
     "perception encoder": Kind("vit_pe_core_tiny_patch16_384", dict(
         SMALL, attn_pool_num_heads=3), WIDE),
     "CaiT": Kind("cait_xxs24_224", dict(SMALL, depth=2), WIDE, late=2),
+    "ConViT": Kind("convit_tiny", dict(SMALL, local_up_to_layer=2), ((64, 64),),
+                   late=2),
     "hybrid": Kind("vit_tiny_r_s16_p8_224", SMALL, WIDE),
     "AIM": Kind("aimv2_large_patch14_224", SMALL, ((42, 42), (42, 56)), **NO_PREFIX),
     "CLIP": Kind("vit_base_patch16_clip_quickgelu_224", SMALL, WIDE),
@@ -141,6 +143,12 @@ FAMILIES: dict[str, Kind] = {
                     ((32, 32), (32, 64)), windowed=True, **NO_PREFIX),
     "Swin-V2, padded": Kind("swinv2_tiny_window8_256", dict(STAGES, window_size=3),
                             ((40, 40), (40, 56)), windowed=True, **NO_PREFIX),
+    "Swin-V2-CR": Kind("swinv2_cr_tiny_224", dict(STAGES, window_size=4),
+                       ((32, 32), (32, 64)), windowed=True, **NO_PREFIX),
+    "NaFlex": Kind("naflexvit_base_patch16_gap", SMALL, ((64, 64),), prefix=4,
+                   class_token=False),
+    "Qwen3": Kind("qwen3_vit_88m", SMALL, ((64, 64), (64, 96)), **NO_PREFIX),
+    "DeepSeek": Kind("deepseek_vit_412m", SMALL, ((56, 56), (42, 56)), **NO_PREFIX),
     "PiT": Kind("pit_ti_224", PIT, ((32, 32), (32, 44))),
     "PiT distilled": Kind("pit_ti_distilled_224", PIT, ((32, 32), (32, 44)), prefix=2),
 }
@@ -158,6 +166,15 @@ def _of_variant(name: str) -> Kind:
 
 
 KINDS: dict[str, Kind] = {**{name: _of_variant(name) for name in VARIANTS}, **FAMILIES}
+ALIKE = {"average pooling beside a class token", "average pooling, norm before", "layer scale",
+         "qk norm", "pre-norm", "no biases", "one channel", "gated linear MLP", "approximate GELU",
+         "norms everywhere", "EVA-02, norm in the MLP", "EVA-02, rotary attention", "hybrid",
+         "relative positions, class token unread", "relative positions, shared", "AIM", "CLIP",
+         "DINOv2, SwiGLU", "DINOv3, SwiGLU", "rotary, mixed", "DeiT-3", "SigLIP", "SigLIP, average",
+         "gated", "registers without class token", "BEiT, shared bias", "EVA-02, post-norm",
+         "relative positions, post-norm", "parallel things"}
+"""Kinds whose heads come and go as another kind's: they differ in their MLP, norms or readout."""
+DISTINCT = [name for name in KINDS if name not in ALIKE]
 SIZED: dict[str, tuple[str, Size]] = {
     f"{name} {height}x{width}": (name, (height, width))
     for name, kind in KINDS.items() for height, width in kind.sizes}
@@ -171,7 +188,9 @@ def build(name: str, size: Size | None = None) -> nn.Module:
         return tiny(**{**kind.options, "img_size": size})
     torch.manual_seed(0)
     options = {"num_classes": 5, **kind.options, "img_size": size}
-    return randomise(timm.create_model(kind.name, pretrained=False, **options))
+    model = randomise(timm.create_model(kind.name, pretrained=False, **options))
+    model.images_of = (3, *size)
+    return model
 
 
 @cache
@@ -201,9 +220,8 @@ def tiny(**options: object) -> VisionTransformer:
 
 def size_of(model: nn.Module) -> tuple[int, int, int]:
     """Channels, height and width of its images."""
-    embed = model.patch_embed
-    first = next(m for m in embed.modules() if isinstance(m, nn.Conv2d))
-    return first.in_channels, *embed.img_size
+    known = getattr(model, "images_of", None)
+    return known or (model.patch_embed.proj.in_channels, *model.patch_embed.img_size)
 
 
 def images(model: nn.Module, count: int = 3, seed: int = 1) -> Tensor:

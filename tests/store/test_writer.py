@@ -99,13 +99,15 @@ def test_what_is_no_store_of_this_format_is_refused(tmp_path: Path, content: str
         open_store(tmp_path)
 
 
-def test_a_damaged_file_is_one_clear_error(tmp_path: Path) -> None:
+def test_a_damaged_file_is_left_out_and_named(tmp_path: Path) -> None:
     writer = StoreWriter(tmp_path / "s")
     writer.write_unit(UNIT, _scores(1))
+    writer.write_unit(UNIT.replace("00000", "00001"), _scores(2))
     file = tmp_path / "s" / UNIT / "head_scores.parquet"
     file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(StoreError, match="head_scores"):
-        open_store(tmp_path / "s").query("FROM head_scores")
+    store = open_store(tmp_path / "s")
+    assert store.query("FROM head_scores")["head"].to_pylist() == [2]
+    assert store.damaged == [file]
 
 
 @pytest.mark.parametrize("name", ["plain", "a/b", "..", ".hidden", "a b", "*?[x]", "%41", "ü'\"",
