@@ -68,7 +68,7 @@ def tell_cost(writer: StoreWriter, vits: Mapping[str, Vit], wanted: Mapping[str,
     if costs:
         for line in as_lines([*costs, total(costs)]):
             say(line)
-        free = shutil.disk_usage(writer.path).free
+        free = float(shutil.disk_usage(writer.path).free)
         short = f"; only {in_bytes(free)} are free" if total(costs).disk > free else ""
         say(f"  (by {workers} worker{'s' * (workers > 1)}; times are scaled up from a calibration "
             f"of {time.perf_counter() - started:.1f} s, half or twice as long is no surprise"
@@ -123,7 +123,7 @@ def calibrate(vit: Vit, engine: str, precision: str = FLOAT32) -> Speed:
     if images:
         batch = noise(images)
         seconds = _timed(lambda: measure_heads(subject, batch)) / (images * whole)
-    return Speed(counter.get_total_flops(), seconds)
+    return Speed(float(counter.get_total_flops()), seconds)
 
 
 def _carrying(subject: Subject, clean: CleanPass) -> float:

@@ -11,6 +11,9 @@ from precompute import zoo
 from precompute.pipeline import Request, precompute
 from precompute.progress import say
 
+SAMPLES = {"mean": 16, "resample": 16, "layer": 32, "partial": 4, "curves": 12, "pairs": 8}
+"""Images of every sampled stage: a minute or two on a laptop for the whole demo."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--store", type=Path, default=Path("demo-atlas"), metavar="DIR",
@@ -22,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     precompute(Request(models=[f"zoo:{name}" for name in zoo.names()], images=zoo.IMAGES,
-                       labels=zoo.LABELS, store=args.store))
+                       labels=zoo.LABELS, store=args.store, samples=SAMPLES))
     serve = ["serve", "--store", str(args.store), "--host", args.host, "--port", str(args.port)]
     if args.no_serve:
         say(f"done; look at it with: headatlas {' '.join(serve)}")

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
 from precompute import probe
 from precompute.batches import Batch
 from precompute.classes import class_of_labels
-from precompute.layout import layout
 from precompute.models import Vit
+from precompute.plane import plane
 from precompute.probe import Probe, fit_probe
 from precompute.progress import say
 from precompute.readout import Classifier, Native, Nothing
-from precompute.register import complete_row
+from precompute.register import complete_row, read_row
 from precompute.sweep import embed
 from store import places
 from store.reader import Store
 from store.writer import StoreWriter, to_table
+
+MOST_FITTED = 20_000
+"""Labelled images that a probe is fitted on at most; the others are unseen by all its folds."""
 
 
 @torch.no_grad()
@@ -43,16 +47,16 @@ def choose_classifier(writer: StoreWriter, name: str, vit: Vit) -> Classifier:
 
     What was chosen once stays: labels that come later do not change a model's classifier.
     """
-    store = Store(writer.path, tables=("models", "images", "embeddings"))
-    (row,) = store.query("SELECT classifier FROM models WHERE model = ?", [name]).to_pylist()
     home = places.model_folder(writer.path, name)
     file = home / "probe.npz"
-    known = "native" if vit.class_names else "probe" if file.exists() else row["classifier"]
-    if known in ("native", "none") or file.exists():
-        return read_classifier(home, known, vit)
-    clean = _clean(store, name)
+    if vit.class_names or file.exists() or read_row(writer, name)["classifier"] == "none":
+        return read_classifier(home, "native" if vit.class_names else
+                               "probe" if file.exists() else "none", vit)
+    clean = Store(writer.path, model=name).query(
+        "FROM (SELECT image, label, embedding FROM embeddings JOIN images USING (image) "
+        f"WHERE label IS NOT NULL ORDER BY sha256, image LIMIT {MOST_FITTED}) ORDER BY image")
     fitted = fit_probe(_matrix(clean["embedding"]), clean["image"].to_pylist(),
-                       clean["label"].to_pylist())
+                       clean["label"].to_pylist()) if len(clean) else None
     if fitted is None:
         say(f"{name}: no classifier, and too few labels to fit a probe with; "
             "embedding measures only")
@@ -93,38 +97,37 @@ def _labels(store: Store) -> list[str]:
 
 def describe(writer: StoreWriter, name: str, vit: Vit, classifier: Classifier,
              class_of: Mapping[str, int]) -> None:
-    """Write `predictions` and complete the model's row, unless both are there for all images."""
-    store = Store(writer.path, tables=("models", "images", "embeddings", "predictions"))
-    (found,) = store.query(
-        "SELECT (SELECT count(*) FROM predictions WHERE model = $model) AS there, "
-        "(SELECT count(*) FROM embeddings WHERE model = $model) AS wanted, "
-        "(SELECT classifier FROM models WHERE model = $model) AS classifier",
-        {"model": name}).to_pylist()
-    if found["there"] == found["wanted"] and found["classifier"]:
-        return
-    clean = _clean(store, name)
-    folder = places.model_folder(writer.path, name).relative_to(writer.path)
-    rows = predictions(name, vit, classifier, class_of, clean)
-    correct = [c for c in rows["correct"].to_pylist() if c is not None]
-    # The row first: where there are predictions, the row is complete.
+    """Write `predictions`, unless they are there for all images, and complete the model's row."""
+    store = Store(writer.path, tables=("embeddings", "predictions"), model=name)
+    (found,) = store.query("SELECT (SELECT count(*) FROM predictions) AS there, "
+                           "(SELECT count(*) FROM embeddings) AS wanted").to_pylist()
+    if found["there"] != found["wanted"]:
+        file = places.model_folder(writer.path, name) / "predictions.parquet"
+        places_2d = plane(lambda: (_matrix(clean["embedding"])
+                                   for clean in _clean(writer.path, name)), found["wanted"])
+        chunks, start = [], 0
+        for clean in _clean(writer.path, name):
+            chunks.append(predictions(name, vit, classifier, class_of, clean,
+                                      places_2d[start:start + len(clean)]))
+            start += len(clean)
+        writer.write_file(file.relative_to(writer.path), pa.concat_tables(chunks))
+        store.refresh()
+    (accuracy,) = store.query("SELECT avg(correct::INT)::FLOAT AS a FROM predictions"
+                              )["a"].to_pylist()
     complete_row(writer, name, {
-        "classifier": classifier.kind,
+        "classifier": classifier.kind, "accuracy": accuracy,
         "classes": len(classifier.names) if isinstance(classifier, Probe)
-        else len(vit.class_names) if vit.class_names else None,
-        "accuracy": sum(correct) / len(correct) if correct else None})
-    writer.write_file(folder / "predictions.parquet", rows)
+        else len(vit.class_names) if vit.class_names else None})
 
 
 @torch.no_grad()
 def predictions(name: str, vit: Vit, classifier: Classifier, class_of: Mapping[str, int],
-                clean: pa.Table) -> pa.Table:
-    """The rows of `predictions` for one model, from its clean embeddings."""
-    embeddings = _matrix(clean["embedding"])
+                clean: pa.Table, places_2d: np.ndarray) -> pa.Table:
+    """The rows of `predictions` for some images, from their clean embeddings."""
     images, labels = clean["image"].to_pylist(), clean["label"].to_pylist()
-    places_2d = layout(embeddings)
     columns: dict[str, object] = {"model": [name] * len(images), "image": images,
                                   "x": places_2d[:, 0], "y": places_2d[:, 1]}
-    logits = _logits(classifier, clean, embeddings, vit.device)
+    logits = _logits(classifier, clean, vit.device)
     if logits is None:
         empty = [None] * len(images)
         return to_table("predictions", columns | dict.fromkeys(
@@ -157,19 +160,22 @@ def _top5(best: Tensor, which: Tensor, names: list[str]) -> list[list[dict]]:
             for classes, chances in zip(which.tolist(), best.tolist(), strict=True)]
 
 
-def _logits(classifier: Classifier, clean: pa.Table, embeddings: np.ndarray,
-            device: torch.device) -> Tensor | None:
+def _logits(classifier: Classifier, clean: pa.Table, device: torch.device) -> Tensor | None:
     if isinstance(classifier, Probe):
-        return classifier.judge(torch.tensor(embeddings, device=device),
-                                torch.tensor(clean["image"].to_pylist())).cpu()
+        embeddings = torch.tensor(_matrix(clean["embedding"]), device=device)
+        return classifier.judge(embeddings, torch.tensor(clean["image"].to_pylist())).cpu()
     if clean["logits"].null_count:
         return None
     return torch.tensor(_matrix(clean["logits"]))
 
 
-def _clean(store: Store, name: str) -> pa.Table:
-    return store.query("SELECT image, label, embedding, logits FROM embeddings JOIN images "
-                       "USING (image) WHERE model = ? ORDER BY image", [name])
+def _clean(path: Path, name: str) -> Iterator[pa.Table]:
+    """Image, label, embedding and logits of every image, in order, a part at a time."""
+    for part in places.parts_of(path):
+        unit = places.model_folder(path, name) / "clean" / part
+        embeddings = pq.read_table(unit / "embeddings.parquet")
+        labels = pq.read_table(path / "images" / f"{part}.parquet", columns=["image", "label"])
+        yield embeddings.append_column("label", labels.sort_by("image")["label"])
 
 
 def _matrix(column: pa.ChunkedArray) -> np.ndarray:

@@ -120,7 +120,7 @@ def _reads_class(model: Model) -> bool:
     """Whether the classifier sees nothing of the last block but its class token."""
     pooling = getattr(model, "global_pool", None)
     return pooling == "token" and getattr(model, "attn_pool", None) is None \
-        and not hasattr(model, "dist_token") and not hasattr(model, "head_dist")
+        and not hasattr(model, "dist_token") and getattr(model, "head_dist", None) is None
 
 
 def _geometry(model: Model, layers: tuple[Layer, ...]) -> Geometry:

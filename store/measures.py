@@ -154,15 +154,18 @@ STRENGTH: tuple[Column, ...] = (
            "to sum to 1), divided by sqrt(H(query) H(key)); 0 = every query looks the same way; "
            "NULL where undefined", "query-key NMI", "", "0..1", "Park et al. 2023"),
     Column("sink", FLOAT, "N times the largest mean weight, over patch queries, of one patch key; "
-           "1 = no sink", "sink", "x uniform", "0..N", "Xiao et al. 2024"),
+           "1 = no sink; N = the patches of the grid, or of the window", "sink", "x uniform",
+           "0..N", "Xiao et al. 2024"),
 )
 
 PROFILES: tuple[Column, ...] = (
     Column("hop_strength", PROFILE, "[k]: mean weight over the ordered patch pairs at Chebyshev "
-           "distance k = 0..K-1, K = max(grid_h, grid_w); edge-corrected, only real pairs count",
+           "distance k = 0..K-1, K = the longer side of the grid, or of the "
+           "window; edge-corrected, only real pairs count",
            "strength at hop", "mean weight", "0..1 each", LI),
     Column("hop_mass", PROFILE, "[k]: 1/N of the summed weights at Chebyshev distance k; together "
-           "with prefix_share these sum to 1", "mass at hop", "", "0..1 each", ""),
+           "with prefix_share these sum to 1 (less what goes to padding of windows)",
+           "mass at hop", "", "0..1 each", ""),
 )
 
 RANKED: tuple[Column, ...] = tuple(c for c in IMPORTANCE if c.important)

@@ -98,7 +98,7 @@ def test_bytes_are_about_those_of_the_files(world: Path, tmp_path: Path) -> None
 
 
 def test_costs_add_up_and_are_aligned() -> None:
-    costs = [Cost("m, heads", 1000, 2e15, 4000, 5e9), Cost("m, layer", 2, 1e9, 0.25, 500)]
+    costs = [Cost("m, heads", 1000, 2e15, 4000.0, 5e9), Cost("m, layer", 2, 1e9, 0.25, 500.0)]
     lines = list(as_lines([*costs, total(costs)]))
     assert len({len(line) for line in lines}) == 1
     assert lines[1].split() == ["m,", "heads", "1,000", "2.0", "PFLOP", "67", "min", "5.0", "GB"]
@@ -106,8 +106,8 @@ def test_costs_add_up_and_are_aligned() -> None:
 
 
 @pytest.mark.parametrize(("said", "wanted"), [
-    (in_time(0.04), "0.0 s"), (in_time(59), "59 s"), (in_time(600), "10 min"),
-    (in_time(7200), "2.0 h"), (in_time(30 * 86400), "30 days"), (in_bytes(999), "999 B"),
+    (in_time(0.04), "0.0 s"), (in_time(59.0), "59 s"), (in_time(600.0), "10 min"),
+    (in_time(7200.0), "2.0 h"), (in_time(30 * 86400.0), "30 days"), (in_bytes(999.0), "999 B"),
     (in_bytes(1.5e12), "1.5 TB"), (in_operations(4.4e19), "44 EFLOP")])
 def test_figures_are_in_units_that_people_use(said: str, wanted: str) -> None:
     assert said == wanted
