@@ -8,12 +8,14 @@ A new kind of ablation is one source.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from precompute.anatomy import Anatomy, Attention, Geometry, Layer
-from precompute.clean import BlockCall, HeadOutputs, Inputs, as_heads
+from precompute.clean import BlockCall, HeadOutputs, Inputs, as_heads, unfused
 from store.errors import ModelError
 from store.schema import MODES
 
@@ -73,19 +75,11 @@ def _under_mask(geometry: Geometry, attention: Attention, inputs: Inputs,
         weights = args[0]
         return (weights * kept.to(weights),)
 
-    handles = [attention.masks.register_forward_pre_hook(mask),
-               attention.site.register_forward_pre_hook(
-                   lambda _m, args: heads.append(as_heads(attention, args[0], images)))]
-    fused = getattr(attention.switch, "fused_attn", None)
-    try:
-        if fused is not None:
-            attention.switch.fused_attn = False
+    with ExitStack() as hooks, unfused([attention]):
+        hooks.callback(attention.masks.register_forward_pre_hook(mask).remove)
+        hooks.callback(attention.site.register_forward_pre_hook(
+            lambda _m, args: heads.append(as_heads(attention, args[0], images))).remove)
         attention.module(*inputs.args, **inputs.kwargs)
-    finally:
-        if fused is not None:
-            attention.switch.fused_attn = fused
-        for handle in handles:
-            handle.remove()
     if len(heads) != 1:
         raise ModelError(f"an attention ({type(attention.module).__name__}) that is run again "
                          f"shows its heads {len(heads)} times, not once")
@@ -126,5 +120,3 @@ def chunks(anatomy: Anatomy, layer: int, heads: HeadOutputs, tokens: int) -> lis
     step = max(1, tokens // (images * length))
     return [range(start, min(start + step, count)) for start in range(0, count, step)]
 
-
-Donors = Int[Tensor, "image"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -79,7 +79,7 @@ def clean_pass(model: Model, anatomy: Anatomy, images: Float[Tensor, "image chan
     """
     seen = [_Seen([], [], []) for _ in anatomy.layers]
     embedded: list[Tensor] = []
-    with ExitStack() as hooks, unfused(anatomy), torch.no_grad():
+    with ExitStack() as hooks, unfused(a for _, a in anatomy.attentions), torch.no_grad():
         for number, layer in enumerate(anatomy.layers):
             _listen(hooks, number, layer, seen[number], len(images), watch, keep_inputs)
         embed = getattr(model, "patch_embed", None)
@@ -153,9 +153,9 @@ def weights_of(number: int, geometry: Geometry, attention: Attention, shown: Ten
 
 
 @contextmanager
-def unfused(anatomy: Anatomy) -> Iterator[None]:
+def unfused(attentions: Iterable[Attention]) -> Iterator[None]:
     """Fused attention never shows its weights: switch it off, and back on after."""
-    switches = [a.switch for _, a in anatomy.attentions if hasattr(a.switch, "fused_attn")]
+    switches: list[Model] = [a.switch for a in attentions if hasattr(a.switch, "fused_attn")]
     before = [switch.fused_attn for switch in switches]
     try:
         for switch in switches:

@@ -36,8 +36,8 @@ FLOAT, OTHER, COLUMN = 3.6, 0.4, 300
 """Bytes on disk of a float in a row, of any other value (these repeat), and of a column in a file,
 as measured on stores of the bundled models."""
 
-LONG = 2.0
-"""A calibration longer than this many seconds is not repeated."""
+LONG = 0.4
+"""Seconds for a calibration of the head stage; a longer one is not repeated."""
 
 
 @dataclass(frozen=True)

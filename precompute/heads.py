@@ -52,10 +52,15 @@ def _donated(unpruned: Unpruned, layer: int, draw: int) -> HeadOutputs:
     return reference.instead_of(layer, unpruned.images.tolist(), draw)
 
 
+def _draws(subject: Subject) -> int:
+    assert subject.reference is not None, "the resample ablation needs donors"
+    return subject.reference.draws
+
+
 CUTS: dict[str, Cut] = {
     "zero": Cut(_zeros),
     "mean": Cut(_means),
-    "resample": Cut(_donated, draws=lambda subject: subject.reference.draws),
+    "resample": Cut(_donated, draws=_draws),
     "leave_one_in": Cut(_zeros, all_but_one),
 }
 """The ablations of `store.measures.ABLATIONS`, in its order."""

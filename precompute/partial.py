@@ -57,7 +57,7 @@ def _top(layers: list[Modes], heads: Sequence[int], images: int, names: Sequence
     for modes, count in zip(layers, heads, strict=True):
         tops = {mode: _tops(outcomes, names) for mode, outcomes in modes.items()}
         for image in range(images):
-            found[image] += [None if tops[mode] is None else tops[mode][h][image]
+            found[image] += [top[h][image] if (top := tops[mode]) else None
                              for h in range(count) for mode in MODES]
     return [row for rows in found for row in rows]
 

@@ -11,6 +11,7 @@ import io
 import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -79,8 +80,9 @@ def with_donors(reference: Reference, vit: Vit, batches: Iterable[Batch], draws:
 def to_bytes(reference: Reference) -> bytes:
     """The mean as an .npz file; donors are not kept, they can be worked out again."""
     buffer = io.BytesIO()
-    arrays = {f"layer{i:03d}": mean.cpu().numpy() for i, mean in enumerate(reference.mean)}
-    np.savez_compressed(buffer, images=np.array(reference.images), **arrays)
+    arrays: dict[str, Any] = {"images": np.array(reference.images)}
+    arrays |= {f"layer{i:03d}": mean.cpu().numpy() for i, mean in enumerate(reference.mean)}
+    np.savez_compressed(buffer, **arrays)
     return buffer.getvalue()
 
 

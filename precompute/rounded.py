@@ -37,7 +37,7 @@ class Rounded:
         return Carried(found.features.float(), found.block_output.float())
 
     def _round(self, clean: CleanPass) -> CleanPass:
-        """The clean pass in bfloat16; the last one is kept, since it is asked for layer by layer."""
+        """The clean pass in bfloat16; the last one is kept, being asked for layer by layer."""
         if self._last is None or self._last[0] is not clean:
             self._last = clean, replace(
                 clean, images=_rounded(clean.images), features=_rounded(clean.features),

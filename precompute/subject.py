@@ -56,8 +56,8 @@ class Unpruned:
         self.subject, self.clean = subject, clean
         self.images = torch.tensor(batch.images)
         self.labels = subject.classes(batch.labels)
-        self.embedding, self.logits = (None if v is None else v[0]
-                                       for v in self._read(clean.features[None]))
+        embedding, logits = self._read(clean.features[None])
+        self.embedding, self.logits = embedding[0], None if logits is None else logits[0]
         self._before: dict[int, Clean] = {}
 
     def carry(self, layer: int, heads: Variants, gates: Gates | None = None) -> Outcome:

@@ -137,9 +137,13 @@ class Hooks:
 
 def make_engine(name: str, model: Model, anatomy: Anatomy) -> Engine:
     """The engine of that name. KeyError if there is none."""
-    return {"fast": lambda: Tail(model, anatomy, quicken(model, anatomy)),
-            "tail": lambda: Tail(model, anatomy),
-            "hooks": lambda: Hooks(model, anatomy)}[name]()
+    if name == "hooks":
+        return Hooks(model, anatomy)
+    return Tail(model, anatomy, {"fast": quicken, "tail": _nothing_quicker}[name](model, anatomy))
+
+
+def _nothing_quicker(_model: Model, _anatomy: Anatomy) -> Quick:
+    return Quick()
 
 
 @torch.no_grad()

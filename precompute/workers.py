@@ -6,6 +6,7 @@ in another one, or on another machine that sees the same store, images and check
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -136,3 +137,6 @@ def _subject(store: Store, task: Task, stage: Stage, row: dict) -> Subject:
 def _store(path: Path) -> Store:
     """The models and images of a store; opened once, since it may have thousands of parts."""
     return Store(path, tables=("models", "images"))
+
+
+atexit.register(_store.cache_clear)  # DuckDB complains of connections that outlive the interpreter

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from store import places
@@ -24,12 +24,12 @@ from tests.precompute.world import SOME, all_rows, make_checkpoint, make_labels,
 
 
 def command(store: Path, images: Path, labels: Path, *specs: str, names: Sequence[str] = (),
-            workers: int = 1) -> list[str]:
-    """A run with every stage on."""
+            workers: int = 1, samples: Mapping[str, int] = SOME) -> list[str]:
+    """A run with every stage on, unless `samples` says otherwise."""
     options = [("--model", spec) for spec in specs] + [("--name", name) for name in names] + [
-        ("--ablation", f"{name}={SOME[name]}")
+        ("--ablation", f"{name}={samples[name]}")
         for name in ("mean", "resample", "leave_one_in", "layer")] + [
-        (f"--{name}", str(SOME[name])) for name in ("partial", "curves", "pairs")]
+        (f"--{name}", str(samples[name])) for name in ("partial", "curves", "pairs")]
     return [sys.executable, "-m", "headatlas", "precompute", "--images", str(images), "--labels",
             str(labels), "--store", str(store), "--image-size", "32", "--workers", str(workers),
             *(part for option in options for part in option)]

@@ -22,9 +22,10 @@ from store import places
 from store.errors import AtlasError, ModelError
 from store.reader import open_store
 from tests.precompute.kills import command
-from tests.precompute.world import SOME, all_rows, make_checkpoint, make_labels, make_pictures, run
+from tests.precompute.world import NONE, all_rows, make_checkpoint, make_labels, make_pictures, run
 
 NAME = "bare"
+FEW = NONE | {"resample": 3, "layer": 6, "curves": 2}
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def again(world: Path, store: Path, **options: object) -> dict[str, list[dict]]:
-    options = {"samples": SOME, "names": [NAME], "labels": world / "labels.csv", **options}
+    options = {"samples": FEW, "names": [NAME], "labels": world / "labels.csv", **options}
     return all_rows(run(store, world / "images",
                         f"vit_tiny_patch16_224@{world / 'b.safetensors'}", **options))
 
@@ -159,7 +160,8 @@ def _wait_for(condition, seconds: float = 120):
 
 def test_ctrl_c_leaves_a_store_that_is_resumed(world: Path, tmp_path: Path) -> None:
     asked = command(tmp_path / "store", world / "images", world / "labels.csv",
-                    f"vit_tiny_patch16_224@{world / 'b.safetensors'}", names=[NAME], workers=2)
+                    f"vit_tiny_patch16_224@{world / 'b.safetensors'}", names=[NAME], workers=2,
+                    samples=FEW)
     process = subprocess.Popen(asked, stderr=subprocess.PIPE, text=True)
     _wait_for(lambda: list((tmp_path / "store").glob("models/*/clean/*")))
     process.send_signal(signal.SIGINT)
