@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -61,8 +61,10 @@ def choose_classifier(writer: StoreWriter, name: str, vit: Vit) -> Classifier:
         say(f"{name}: no classifier, and too few labels to fit a probe with; "
             "embedding measures only")
         return Nothing()
-    writer.write_bytes(file.relative_to(writer.path), probe.to_bytes(fitted))
-    return fitted.to(vit.device)
+    with writer.lock():
+        if not file.exists():  # another run may have been quicker
+            writer.write_bytes(file.relative_to(writer.path), probe.to_bytes(fitted))
+    return read_classifier(home, "probe", vit)
 
 
 def read_classifier(home: Path, kind: str | None, vit: Vit) -> Classifier:
@@ -98,26 +100,30 @@ def _labels(store: Store) -> list[str]:
 def describe(writer: StoreWriter, name: str, vit: Vit, classifier: Classifier,
              class_of: Mapping[str, int]) -> None:
     """Write `predictions`, unless they are there for all images, and complete the model's row."""
-    store = Store(writer.path, tables=("embeddings", "predictions"), model=name)
-    (found,) = store.query("SELECT (SELECT count(*) FROM predictions) AS there, "
-                           "(SELECT count(*) FROM embeddings) AS wanted").to_pylist()
-    if found["there"] != found["wanted"]:
-        file = places.model_folder(writer.path, name) / "predictions.parquet"
-        places_2d = plane(lambda: (_matrix(clean["embedding"])
-                                   for clean in _clean(writer.path, name)), found["wanted"])
-        chunks, start = [], 0
-        for clean in _clean(writer.path, name):
-            chunks.append(predictions(name, vit, classifier, class_of, clean,
-                                      places_2d[start:start + len(clean)]))
-            start += len(clean)
-        writer.write_file(file.relative_to(writer.path), pa.concat_tables(chunks))
-        store.refresh()
-    (accuracy,) = store.query("SELECT avg(correct::INT)::FLOAT AS a FROM predictions"
-                              )["a"].to_pylist()
+    home = places.model_folder(writer.path, name)
+    with writer.lock():
+        units = [home / "clean" / unit for unit in places.done_units(writer.path, name, "clean")]
+        if _rows(home / "predictions.parquet") != sum(
+                _rows(unit / "embeddings.parquet") for unit in units):
+            writer.write_file((home / "predictions.parquet").relative_to(writer.path),
+                              all_predictions(units, name, vit, classifier, class_of))
+    (accuracy,) = Store(writer.path, tables=("predictions",), model=name).query(
+        "SELECT avg(correct::INT)::FLOAT AS a FROM predictions")["a"].to_pylist()
     complete_row(writer, name, {
         "classifier": classifier.kind, "accuracy": accuracy,
         "classes": len(classifier.names) if isinstance(classifier, Probe)
         else len(vit.class_names) if vit.class_names else None})
+
+
+def all_predictions(units: Sequence[Path], name: str, vit: Vit, classifier: Classifier,
+                    class_of: Mapping[str, int]) -> pa.Table:
+    """The rows of `predictions` for one model, from the units of its clean stage, one at a time."""
+    sizes = [_rows(unit / "embeddings.parquet") for unit in units]
+    where = plane(lambda: (_matrix(_clean(unit)["embedding"]) for unit in units), sum(sizes))
+    ends = np.cumsum(sizes)
+    return pa.concat_tables([
+        predictions(name, vit, classifier, class_of, _clean(unit), where[end - size:end])
+        for unit, size, end in zip(units, sizes, ends, strict=True)])
 
 
 @torch.no_grad()
@@ -169,13 +175,17 @@ def _logits(classifier: Classifier, clean: pa.Table, device: torch.device) -> Te
     return torch.tensor(_matrix(clean["logits"]))
 
 
-def _clean(path: Path, name: str) -> Iterator[pa.Table]:
-    """Image, label, embedding and logits of every image, in order, a part at a time."""
-    for part in places.parts_of(path):
-        unit = places.model_folder(path, name) / "clean" / part
-        embeddings = pq.read_table(unit / "embeddings.parquet")
-        labels = pq.read_table(path / "images" / f"{part}.parquet", columns=["image", "label"])
-        yield embeddings.append_column("label", labels.sort_by("image")["label"])
+def _clean(unit: Path) -> pa.Table:
+    """Image, embedding, logits and label of the images of a unit, in order."""
+    embeddings = pq.read_table(unit / "embeddings.parquet")
+    part = unit.parents[3] / "images" / f"{unit.name}.parquet"
+    labels = pq.read_table(part, columns=["image", "label"]).sort_by("image")
+    return embeddings.append_column("label", labels["label"])
+
+
+def _rows(file: Path) -> int:
+    """Of a Parquet file; none where there is no such file."""
+    return pq.read_metadata(file).num_rows if file.exists() else 0
 
 
 def _matrix(column: pa.ChunkedArray) -> np.ndarray:

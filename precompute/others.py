@@ -52,6 +52,8 @@ def settle_reference(writer: StoreWriter, name: str, vit: Vit, folder: Path, ima
     if not (home / "reference.npz").exists():
         found = reference.build(vit, batches(vit, image_rows(store, settled["reference"]), folder,
                                              batch_size(vit, batch)))
-        writer.write_bytes((home / "reference.npz").relative_to(writer.path),
-                           reference.to_bytes(found))
+        with writer.lock():
+            if not (home / "reference.npz").exists():  # another run may have been quicker
+                writer.write_bytes((home / "reference.npz").relative_to(writer.path),
+                                   reference.to_bytes(found))
     return settled
