@@ -36,7 +36,7 @@ from precompute.kernels import Quick, quicken
 Gates = Mapping[int, Float[Tensor, "variant head"]]
 """For later layers: what every variant's heads are multiplied by, 0 or 1."""
 
-ROW_TOKENS = {"cpu": 2048, "cuda": 262_144}
+ROW_TOKENS = {"cpu": 3072, "cuda": 262_144}
 """Tokens carried at once: enough to fill the GEMMs, few enough to stay near the cache."""
 
 

@@ -49,7 +49,8 @@ def test_the_demo_makes_a_store_and_then_serves_it(
     assert all(m["accuracy"] > 0.6 and m["classifier"] == "native" for m in models)
     assert {(m["class_token"], m["registers"] > 0, m["grid_h"]) for m in models} >= {
         (True, False, 7), (True, False, 14), (True, True, 7), (False, False, 7)}
-    (rows,) = open_store(store).query("SELECT count(*) AS n FROM head_scores")["n"].to_pylist()
+    (rows,) = open_store(store).query("SELECT count(*) AS n FROM head_scores "
+                                     "WHERE ablation = 'zero'")["n"].to_pylist()
     assert rows == sum(m["layers"] * m["heads"] for m in models) * len(few_images)
     assert headatlas.main(["demo", "--store", str(store), "--port", "8123"]) == 0
     assert started[0][1:] == ["-m", "headatlas", "serve", "--store", str(store), "--host",

@@ -32,7 +32,7 @@ READ_ONLY_THE_CLASS_TOKEN = {
     "parallel things, norm over joined heads", "DeiT-3", "BEiT, shared bias",
     "EVA-02, norm over joined heads", "EVA-02, post-norm", "EVA-02, rotary attention",
     "relative positions, class token", "DINOv2 with registers", "DINOv2, SwiGLU", "rotary",
-    "rotary, mixed", "grouped queries", "CaiT", "ConViT", "hybrid", "CLIP"}
+    "rotary, mixed", "grouped queries", "CaiT", "ConViT", "hybrid", "CLIP", "PiT"}
 
 PLAIN = {name for name in VARIANTS if not name.startswith("parallel")} - {
     "post-norm", "gated", "gated, norm over joined heads"} | {
