@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-import torch
-
+from precompute import options
 from precompute.pipeline import Request, precompute
 from precompute.progress import say
 from precompute.shards import ENGINES
@@ -26,19 +24,19 @@ SAMPLES = (("partial", "parts of every head's attention set to 0"),
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", action="append", required=True, metavar="SPEC",
                         help=f"{FORMS}; repeat for several models")
-    parser.add_argument("--images", type=_path, required=True, metavar="DIR",
+    parser.add_argument("--images", type=options.path, required=True, metavar="DIR",
                         help="folder of images, read with its subfolders in order of path")
-    parser.add_argument("--labels", type=_path, metavar="CSV",
+    parser.add_argument("--labels", type=options.path, metavar="CSV",
                         help="columns image,label: paths relative to DIR, and their classes")
-    parser.add_argument("--store", type=_path, required=True, metavar="DIR",
+    parser.add_argument("--store", type=options.path, required=True, metavar="DIR",
                         help="the store to make, to extend or to finish")
     parser.add_argument("--name", action="append", default=[],
                         help="the name shown, one for each --model (default: from the SPEC)")
-    parser.add_argument("--image-size", action="append", default=[], type=_size, metavar="N",
+    parser.add_argument("--image-size", action="append", default=[], type=options.size, metavar="N",
                         help="input side in pixels, or HxW; one for all models or one for each "
                              "(default: the model's own)")
     parser.add_argument("--limit", type=_positive, metavar="N", help="only the first N images")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--device", choices=options.DEVICES, default="auto")
     parser.add_argument("--batch-size", type=_positive, metavar="N",
                         help="images at a time (default: about 1,000 tokens on a CPU)")
     _add_stages(parser.add_argument_group(
@@ -87,26 +85,13 @@ def run(args: argparse.Namespace) -> None:
     precompute(Request(
         models=args.model, images=args.images, store=args.store, labels=args.labels,
         names=args.name, sizes=args.image_size, limit=args.limit,
-        device=_device(args.device), batch=args.batch_size,
+        device=options.device(args.device), batch=args.batch_size,
         samples={name: getattr(args, name) for name, _ in SAMPLES} | dict(args.ablation),
         reference=args.reference, draws=args.draws, precision=args.precision,
         despite_selftest=args.despite_selftest, engine=args.engine, workers=args.workers,
         address=args.ray_address, plan=args.plan))
     if not args.plan:
         say(f"done; look at it with: headatlas serve --store {args.store}")
-
-
-def _device(wanted: str) -> str:
-    found = "cuda" if torch.cuda.is_available() else "cpu"
-    if wanted == "cuda" and found == "cpu":
-        raise AtlasError("--device cuda, but torch finds no CUDA device here")
-    return found if wanted == "auto" else wanted
-
-
-def _path(text: str) -> Path:
-    if not text:
-        raise argparse.ArgumentTypeError("an empty path")
-    return Path(text)
 
 
 def _positive(text: str) -> int:
@@ -134,11 +119,3 @@ def _ablation(text: str) -> tuple[str, int | None]:
     if name == "zero" and images is not None:
         raise argparse.ArgumentTypeError("zero ablation is done on all images; the others go by it")
     return "heads" if name == "zero" else name, images
-
-
-def _size(text: str) -> tuple[int, int]:
-    sides = text.lower().split("x")
-    whole = all(side.isascii() and side.isdecimal() for side in sides)
-    if len(sides) > 2 or not whole or not all(0 < int(side) <= 8192 for side in sides):
-        raise argparse.ArgumentTypeError(f"{text!r} is no image size: N or HxW, up to 8192")
-    return int(sides[0]), int(sides[-1])
