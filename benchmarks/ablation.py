@@ -119,6 +119,10 @@ class Bench:
         """Floating point operations a second of a large matrix product."""
         return 2 * PEAK_SIDE ** 3 / _timed(lambda: self.square @ self.square)
 
+    def plain(self) -> float:
+        """1 where blocks are taken apart, 0 where the model's own run."""
+        return float(self.anatomy.plain)
+
     def operations(self) -> float:
         """Floating point operations of the sweep. torch counts none of the packed products, so the
         same engine is counted on plain ones."""
@@ -192,20 +196,20 @@ def line(case: Case, rounds: int) -> str:
             times["sweep"].append(_per_image(_together(each, "sweep"), case.batch))
             times["cores"].append(_per_image(_together(each, "n1"), case.batch))
             times["peak"].append(sum(_together(each, "peak")))
-        taken, work, off = (_together(each[:1], what)[0]
-                            for what in ("statistics", "operations", "difference"))
+        plain, taken, work, off = (_together(each[:1], what)[0]
+                            for what in ("plain", "statistics", "operations", "difference"))
     finally:
         for process in (threaded, *each):
             process.stop()
-    return _line(case, {k: statistics.median(v) for k, v in times.items()}, taken / case.batch,
+    return _line(case, "fast" if plain else "tail", {k: statistics.median(v) for k, v in times.items()}, taken / case.batch,
                  work / case.batch, off)
 
 
-def _line(case: Case, m: dict[str, float], taken: float, work: float, off: float) -> str:
+def _line(case: Case, engine: str, m: dict[str, float], taken: float, work: float, off: float,
+          ) -> str:
     name = case.spec.split("@")[0] + (f" {case.size}" if case.size else "")
     ratio, strict = m["threads"] / m["sweep"], min(m["threads"], m["cores"]) / m["sweep"]
     cores = len(os.sched_getaffinity(0))
-    engine = "fast" if "swin" not in case.spec else "tail"
     floor = min(m["threads"], m["cores"]) * m["peak"] / work
     return (f"{name:<30}{case.batch:>6}{engine:>7}{m['threads']:>11.3f}{m['cores']:>9.3f}"
             f"{m['sweep']:>8.3f}{ratio:>7.2f}{strict:>7.2f}"
