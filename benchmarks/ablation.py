@@ -196,12 +196,14 @@ def line(case: Case, rounds: int) -> str:
             times["sweep"].append(_per_image(_together(each, "sweep"), case.batch))
             times["cores"].append(_per_image(_together(each, "n1"), case.batch))
             times["peak"].append(sum(_together(each, "peak")))
-        plain, taken, work, off = (_together(each[:1], what)[0]
-                            for what in ("plain", "statistics", "operations", "difference"))
+        plain, taken, work, off = (
+            _together(each[:1], what)[0]
+            for what in ("plain", "statistics", "operations", "difference"))
     finally:
         for process in (threaded, *each):
             process.stop()
-    return _line(case, "fast" if plain else "tail", {k: statistics.median(v) for k, v in times.items()}, taken / case.batch,
+    medians = {name: statistics.median(seconds) for name, seconds in times.items()}
+    return _line(case, "fast" if plain else "tail", medians, taken / case.batch,
                  work / case.batch, off)
 
 
