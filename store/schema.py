@@ -7,8 +7,6 @@ defined in `store.measures`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import pyarrow as pa
 
 from store.measures import (
@@ -30,46 +28,18 @@ from store.measures import (
     direction,
     measure,
 )
+from store.pattern_tables import HEAD_COLUMNS, KINDS, PATTERN_TABLES, SPACES
+from store.table import BIG, HEAD, IMAGE, INT, LAYER, MODEL, PLACES, SMALL, TEXT, TOP5, Table
 
 __all__ = [
     "ABLATIONS", "BIG", "BOOL", "CLEAN_PASS", "FLOAT", "FORMAT", "HEAD", "IMAGE", "IMPORTANCE",
-    "INT", "KEEPS_THE_HEAD", "LAYER", "MODEL", "MODES", "OUTCOMES", "PROFILE", "PROFILES",
-    "RANKED", "SMALL", "STRENGTH", "SUMMARISED", "TABLES", "TEXT", "TOP5", "Column", "Table",
-    "direction", "measure",
+    "INT", "KEEPS_THE_HEAD", "KINDS", "LAYER", "MODEL", "MODES", "OUTCOMES", "PROFILE", "PROFILES",
+    "RANKED", "SMALL", "SPACES", "STRENGTH", "SUMMARISED", "TABLES", "TEXT", "TOP5", "Column",
+    "Table", "direction", "measure",
 ]
 
-FORMAT = 2
+FORMAT = 3
 """Version of the store's layout and columns; a store of another format is refused."""
-
-TEXT, INT, BIG, SMALL = pa.string(), pa.int32(), pa.int64(), pa.int16()
-TOP5 = pa.list_(pa.struct([("class", pa.int32()), ("name", TEXT), ("probability", FLOAT)]))
-
-
-@dataclass(frozen=True)
-class Table:
-    """One table: its grain (`keys`), its columns, and the files that hold it inside a store."""
-
-    name: str
-    text: str
-    files: str
-    keys: tuple[str, ...]
-    columns: tuple[Column, ...]
-
-    @property
-    def arrow(self) -> pa.Schema:
-        return pa.schema([(c.name, c.type) for c in self.columns])
-
-    def column(self, name: str) -> Column:
-        for column in self.columns:
-            if column.name == name:
-                return column
-        raise KeyError(f"{self.name} has no column {name!r}")
-
-
-MODEL = Column("model", TEXT, "name of the model, as shown")
-IMAGE = Column("image", INT, "number of the image, from 0, in order of path within one import")
-LAYER = Column("layer", SMALL, "transformer block, from 0")
-HEAD = Column("head", SMALL, "head within its block, from 0")
 
 _SUMMARY = (
     ("mean", "mean over images of"),
@@ -191,6 +161,8 @@ TABLES: dict[str, Table] = {t.name: t for t in (
         Column("window_w", SMALL, "width of its windows"),
         Column("shift_h", SMALL, "how far the windows are shifted down"),
         Column("shift_w", SMALL, "how far the windows are shifted right"),
+        Column("places", PLACES, "which patch of the grid is at each place of a window, window by "
+               "window; -1 for padding; NULL where all patches see all"),
     )),
     Table("head_scores", "one row per model, image, layer, head and ablation: importance",
           "models/*/*/*/head_scores.parquet",
@@ -228,6 +200,7 @@ TABLES: dict[str, Table] = {t.name: t for t in (
         Column("images", INT, "how many images the summaries are over"),
         *_summary_columns(),
         *_rank_columns(),
+        *HEAD_COLUMNS,
     )),
     Table("head_ablations", "one row per model, layer, head and ablation: its measures over the "
           "images that have that ablation",
@@ -327,4 +300,5 @@ TABLES: dict[str, Table] = {t.name: t for t in (
                           "matters less (changes of an embedding in unrelated directions also "
                           "add up to less than their sum)"))),
     )),
+    *PATTERN_TABLES,
 )}
