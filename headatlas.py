@@ -38,6 +38,7 @@ COMMANDS = (
             "precompute"),
     Command("serve", "dashapp.cli", "show a store in the browser"),
     Command("sql", "store.commands.sql", "ask a store a question in SQL (read-only)"),
+    Command("similar", "store.commands.similar", "the heads of other models most like one head"),
     Command("info", "store.commands.info", "what a store holds"),
     Command("schema", "store.commands.schema", "every table and column with its definition"),
 )

@@ -11,11 +11,12 @@ import pyarrow.csv
 from dash import Dash, html, set_props
 from flask import Flask, Response, abort, request
 
-from dashapp import callbacks, layout, state
+from dashapp import callbacks, layout, pictures, state
 from dashapp.facts import Live
 from dashapp.views import VIEWS
 from store import queries
 from store.errors import AtlasError
+from store.pattern_tables import KINDS
 from store.queries import Ask
 
 HERE = Path(__file__).parent
@@ -63,18 +64,39 @@ def _routes(app: Dash, live: Live) -> None:
         if image >= facts.images:
             abort(404)
         (row,) = queries.thumbnail(image).rows(store).to_pylist() or [{"thumbnail": None}]
-        if row["thumbnail"] is None:
+        return _kept_by_the_browser(row["thumbnail"], "image/webp")
+
+    @app.server.get(f"{prefix}/pictures/heads.png")
+    def head_pictures() -> Response:
+        store, facts = live.now()
+        name, kind = request.args.get("model"), request.args.get("kind")
+        image = request.args.get("image", type=int)
+        if name not in facts.names or kind not in KINDS:
             abort(404)
-        answer = Response(row["thumbnail"], mimetype="image/webp",
-                          headers={"Cache-Control": "no-cache"})  # another store, another image 3
-        answer.add_etag()
-        answer.make_conditional(request)
-        return answer
+        return _kept_by_the_browser(
+            pictures.head_sheet(store, facts.model(name), kind, image), "image/png")
+
+    @app.server.get(f"{prefix}/pictures/prototypes.png")
+    def prototype_pictures() -> Response:
+        kind = request.args.get("kind")
+        return _kept_by_the_browser(pictures.prototype_sheet(live.now()[0], kind)
+                                    if kind in KINDS else None, "image/png")
 
     @app.server.get(f"{prefix}/rows/<view_id>.csv")
     @app.server.get(f"{prefix}/rows/<view_id>/<part>.csv")
     def rows(view_id: str, part: str | None = None) -> Response:
         return _csv(live, view_id, part)
+
+
+def _kept_by_the_browser(content: bytes | None, mimetype: str) -> Response:
+    """The content, asked about again at each page: another store has another image 3. 404 if there
+    is none."""
+    if content is None:
+        abort(404)
+    answer = Response(content, mimetype=mimetype, headers={"Cache-Control": "no-cache"})
+    answer.add_etag()
+    answer.make_conditional(request)
+    return answer
 
 
 def _csv(live: Live, view_id: str, part: str | None) -> Response:
@@ -85,7 +107,7 @@ def _csv(live: Live, view_id: str, part: str | None) -> Response:
     store, facts = live.now()
     now, _ = state.from_url(request.query_string.decode("utf-8", "replace"), facts)
     asked = view.ask(Ask(store, now.models, now.selection), now, facts)
-    query = asked.get(part) if part else next(iter(asked.values()))
+    query = asked.get(part) if part else next(iter(asked.values()), None)
     if query is None:
         abort(404)
     buffer = io.BytesIO()

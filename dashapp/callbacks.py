@@ -19,9 +19,6 @@ from store import queries
 from store.queries import Ask
 from store.reader import Store
 
-AXIS_FIELDS = ("models", "importance", "strength", "axis", "hops")
-"""While these stay, a new figure keeps the ranges that a person has zoomed to."""
-
 
 def wire(app: Dash, live: Live) -> None:
     _wire_state(app, live)
@@ -61,6 +58,7 @@ def _make_state(live: Live, trigger: str | None, search: str, gesture: dict | No
         now, problems = _find(store, now, find)
     elif trigger is not None and trigger in controls:
         now = gestures.control(now, trigger, controls[trigger])
+    now = gestures.fitting(now, facts)
     url = now.to_url(facts)
     shown = gestures.values(now)
     message = panels.problems(problems) if problems else no_update
@@ -84,8 +82,8 @@ def _find(store: Store, now: state.State, text: str) -> tuple[state.State, list[
 
 def _wire_view(app: Dash, live: Live, view: View) -> None:
     @app.callback(
-        Output(f"figure-{view.id}", "data"), Output(f"caption-{view.id}", "children"),
-        Output(f"key-{view.id}", "data"),
+        Output(f"{view.form}-data-{view.id}", _SHOWS[view.form]),
+        Output(f"caption-{view.id}", "children"), Output(f"key-{view.id}", "data"),
         Input("state", "data"), State(f"key-{view.id}", "data"), prevent_initial_call=True)
     def draw(data, key):
         store, facts = live.now()
@@ -93,21 +91,30 @@ def _wire_view(app: Dash, live: Live, view: View) -> None:
         if view.key(now) == key:
             raise PreventUpdate
         drawn = draw_view(view, store, now, facts)
-        return drawn.figure, drawn.caption, view.key(now)
+        return drawn.content, drawn.caption, view.key(now)
 
-    app.clientside_callback(
-        ClientsideFunction("headatlas", "draw"), Output(f"plot-{view.id}", "figure"),
-        Input(f"figure-{view.id}", "data"), State(f"plot-{view.id}", "id"),
-        State(f"brush-{view.id}", "data"), prevent_initial_call=True)
+    if view.form == "plot":
+        app.clientside_callback(
+            ClientsideFunction("headatlas", "draw"), Output(f"plot-{view.id}", "figure"),
+            Input(f"plot-data-{view.id}", "data"), State(f"plot-{view.id}", "id"),
+            State(f"brush-{view.id}", "data"), prevent_initial_call=True)
+
+
+_SHOWS = {"plot": "data", "panel": "children"}
+"""What a view of each form sets in the element `FORM-data-ID`."""
 
 
 def draw_view(view: View, store: Store, now: state.State, facts) -> Drawn:
-    """The view's figure and caption for a state."""
+    """What the view shows, and its caption, for a state."""
+    plot = view.form == "plot"
     if not now.models:
-        return Drawn(theme.empty(260, "Choose a model above."), "")
+        words = "Choose a model above."
+        return Drawn(theme.empty(260, words) if plot else words, "")
     asked = view.ask(Ask(store, now.models, now.selection), now, facts)
     drawn = view.draw({name: query.rows(store) for name, query in asked.items()}, now, facts)
-    drawn.figure.update_layout(meta={"axes": repr([getattr(now, name) for name in AXIS_FIELDS])})
+    if plot:
+        axes = repr([getattr(now, name) for name in view.zoom])
+        drawn.content.update_layout(meta={**(drawn.content.layout.meta or {}), "axes": axes})
     return drawn
 
 

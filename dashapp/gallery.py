@@ -1,9 +1,17 @@
-"""While no image is focused: the images for which the chosen heads matter most."""
+"""Tiles to click: images for which the chosen heads matter most, images of which attention is kept,
+clusters of patterns, heads that are alike."""
 
 from __future__ import annotations
 
+import json
+
 from dash import html
 
+from dashapp import theme
+from dashapp.facts import Facts
+from dashapp.figures.panes import short_name
+from dashapp.parts import button
+from dashapp.pictures import head_picture, picture
 from dashapp.state import State
 from store import queries
 from store.queries import Ask
@@ -36,3 +44,73 @@ def _tile(row: dict):
     return html.Button(
         [html.Img(src=f"thumbnail/{row['image']}", alt=tip), html.Span(f"{row['effect']:.2g}")],
         title=tip, **{"data-focus": str(row["image"])})  # type: ignore[arg-type]
+
+
+def kept(images: tuple[int, ...], focus: int | None, most: int = 24) -> html.Div:
+    """A thumbnail per image of which attention is kept, the focused one marked."""
+    tiles = [button(html.Img(src=f"thumbnail/{i}", alt=""), look="now" if i == focus else "",
+                    tip=f"image {i}", focus=str(i)) for i in images[:most]]
+    more = f"and {len(images) - most:,} more" if len(images) > most else ""
+    return html.Div([*tiles, html.Span(more, className="hint")], className="strip")
+
+
+def prototypes(rows: list[dict], kind: str, facts: Facts, chosen: bool) -> html.Div:
+    """A tile per cluster of `pattern_queries.clusters`: its prototype, name and heads by model.
+    Where heads are chosen, clusters without any of them are greyed."""
+    found: dict[int, list[dict]] = {}
+    for row in rows:
+        found.setdefault(row["cluster"], []).append(row)
+    return html.Div([_cluster(parts, kind, facts, 1 + max(found), chosen)
+                     for _, parts in sorted(found.items())], className="prototypes")
+
+
+def _cluster(parts: list[dict], kind: str, facts: Facts, columns: int, chosen: bool):
+    one = parts[0]
+    greyed = " greyed" if chosen and not any(p["chosen"] for p in parts) else ""
+    agreement = "" if one["agreement"] is None else f"agreement {one['agreement']:.2f}"
+    counts = [html.Span([html.Span(theme.glyph(facts.model(p["model"]).index), className="glyph",
+                                   style={"color": theme.model_colour(
+                                       facts.model(p["model"]).index)}), f" {p['heads']}"],
+                        title=f"{p['heads']} heads of {p['model']}") for p in parts]
+    tip = (f"cluster {one['cluster']}: {one['name']}, {sum(p['heads'] for p in parts)} heads of "
+           "the models on show; agreement: mean share of seeds in which two of its heads are "
+           "together")
+    return button([
+        picture(f"pictures/prototypes.png?kind={kind}", (0, one["cluster"]), (1, columns), kind, 6),
+        html.Span([html.B(one["name"]), html.Span(counts, className="counts"),
+                   html.Span(agreement, className="hint")], className="tile-facts")],
+        look="tile" + greyed, tip=tip,
+        keys=json.dumps([f"{p['keys']}@{p['model']}" for p in parts]))
+
+
+def alike(rows: list[dict], facts: Facts, kind: str) -> html.Div:
+    """A tile per head of `pattern_queries.alike`, model by model."""
+    by_model: dict[str, list[dict]] = {}
+    for row in rows:
+        by_model.setdefault(row["model"], []).append(row)
+    return html.Div([html.Div([_model_name(name, facts), html.Div(
+        [_alike(row, facts, kind) for row in own], className="row-of-tiles")], className="alike")
+        for name, own in by_model.items()], className="alikes")
+
+
+def _model_name(name: str, facts: Facts):
+    index = facts.model(name).index
+    return html.Div([html.Span(theme.glyph(index), className="glyph",
+                               style={"color": theme.model_colour(index)}),
+                     html.Span(short_name(name, 26), title=name)], className="top5-model")
+
+
+def _alike(row: dict, facts: Facts, kind: str):
+    key = (row["model"], row["layer"], row["head"])
+    name = f"{row['layer']}.{row['head']}"
+    kinds = facts.model(row["model"]).kinds
+    sure = "" if row["p_value"] is None else f", p = {row['p_value']:.2g}"
+    mark = {True: "matched", False: "no match"}.get(row["matched"], "")
+    return button([
+        head_picture(facts, key, kind if kind in kinds else "patch", 4),
+        html.Span([html.B(name), html.Span(f"{row['similarity']:.2f}"),
+                   html.Span(row["pattern"] or "", className="hint"),
+                   html.Span(mark, className=f"verdict {mark}")], className="tile-facts")],
+        look="tile", op="toggle", keys=json.dumps([f"{name}@{row['model']}"]),
+        tip=f"{row['model']} {name}: similarity {row['similarity']:.3f}{sure}. Click to choose it "
+            "too.")

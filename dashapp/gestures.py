@@ -13,16 +13,8 @@ from store.selection import HeadKey, Heads, Labels, Outcome, Region, Selection
 
 def apply(state: State, gesture: dict, facts: Facts) -> State:
     """The state after the gesture; the same state if the gesture makes no sense here."""
-    kind = gesture.get("kind")
-    if kind == "region":
-        return _region(state, gesture, facts)
-    if kind == "heads":
-        return _heads(state, gesture, facts)
-    if kind == "focus":
-        return _focus(state, gesture.get("image"), facts)
-    if kind == "drop":
-        return _drop(state, str(gesture.get("source")))
-    return state
+    do = GESTURES.get(str(gesture.get("kind")))
+    return do(state, gesture, facts) if do else state
 
 
 def control(state: State, name: str, value: object) -> State:
@@ -36,16 +28,24 @@ def control(state: State, name: str, value: object) -> State:
     if name == "models":
         return replace(state, models=tuple(value) if isinstance(value, list) else ())
     if name in CHOICES and value in CHOICES[name]:
-        return replace(state, **{name: str(value)})  # type: ignore[arg-type]
+        brushed = None if name == "links" else state.weights
+        return replace(state, weights=brushed, **{name: str(value)})  # type: ignore[arg-type]
     return state
+
+
+def fitting(state: State, facts: Facts) -> State:
+    """Without a picked token that the head on the head page does not have."""
+    head = state.opened
+    if state.query is None or (head is not None and state.query < facts.block(head).tokens):
+        return state
+    return replace(state, query=None)
 
 
 def values(state: State) -> dict[str, object]:
     """What each control shows for a state."""
     return {"models": list(state.models), "labels": list(state.selection.labels),
             "outcome": state.selection.outcome or "all", "importance": state.importance,
-            "strength": state.strength, "colour": state.colour, "axis": state.axis,
-            "marks": state.marks, "hops": state.hops}
+            **{name: getattr(state, name) for name in CHOICES if name != "importance"}}
 
 
 CONTROLS = tuple(values(State()))
@@ -70,13 +70,34 @@ def _finite(value: object) -> bool:
 
 
 def _heads(state: State, gesture: dict, facts: Facts) -> State:
-    keys = dict.fromkeys(_key(h) for h in gesture.get("heads") or [])
-    sent = tuple(key for key in keys if facts.has_head(key))
+    """Choose heads; the head page turns to the one chosen last."""
+    sent = _sent(gesture, facts)
     before = state.selection.heads
     if gesture.get("op") == "toggle":
         sent = (tuple(h for h in before if h not in sent)
                 + tuple(h for h in sent if h not in before))
-    return replace(state, selection=state.selection.with_(Heads(sent)))
+    return replace(state, selection=state.selection.with_(Heads(sent)), head=None, weights=None)
+
+
+def _open(state: State, gesture: dict, facts: Facts) -> State:
+    """Turn the head page to one head, and choose it beside the others."""
+    sent = _sent(gesture, facts)[:1]
+    if not sent:
+        return state
+    others = tuple(h for h in state.selection.heads if h not in sent)
+    chosen = state.selection if sent[0] in state.selection.heads else \
+        state.selection.with_(Heads(others + sent))
+    return replace(state, selection=chosen, head=sent[0], weights=None)
+
+
+def _sent(gesture: dict, facts: Facts) -> tuple[HeadKey, ...]:
+    """The heads of a gesture that are there: [model, layer, head] each, or as in a URL."""
+    try:
+        told = Heads.from_url([str(text) for text in gesture.get("keys") or []]).heads
+    except ValueError:
+        told = ()
+    keys = dict.fromkeys([*told, *(_key(h) for h in gesture.get("heads") or [])])
+    return tuple(key for key in keys if facts.has_head(key))
 
 
 def _key(sent: list) -> HeadKey:
@@ -84,15 +105,37 @@ def _key(sent: list) -> HeadKey:
     return str(model), int(layer), int(head)
 
 
-def _focus(state: State, image: object, facts: Facts) -> State:
+def _focus(state: State, gesture: dict, facts: Facts) -> State:
+    image = gesture.get("image")
     if not isinstance(image, int) or not 0 <= image < facts.images:
         return replace(state, focus=None) if image is None else state
     return replace(state, focus=None if image == state.focus else image)
 
 
-def _drop(state: State, source: str) -> State:
+def _query(state: State, gesture: dict, facts: Facts) -> State:
+    token = gesture.get("token")
+    return replace(state, query=token) if isinstance(token, int) and token >= 0 else state
+
+
+def _weights(state: State, gesture: dict, facts: Facts) -> State:
+    """Brush a range of weights; none at all brings the largest back."""
+    ends = gesture.get("range")
+    if ends is None:
+        return replace(state, weights=None)
+    if not (isinstance(ends, list) and len(ends) == 2 and all(map(_finite, ends))):
+        return state
+    low, high = (float(f"{min(max(v, 0.0), 1.0):.6g}") for v in sorted(ends))
+    return replace(state, weights=(low, high))
+
+
+def _drop(state: State, gesture: dict, facts: Facts) -> State:
+    source = str(gesture.get("source"))
     if source == "*":
         return replace(state, selection=Selection())
-    if source == "focus":
-        return replace(state, focus=None)
+    if source in ("focus", "weights"):
+        return replace(state, **{source: None})  # type: ignore[arg-type]
     return replace(state, selection=state.selection.without(source))
+
+
+GESTURES = {"region": _region, "heads": _heads, "open": _open, "focus": _focus, "query": _query,
+            "weights": _weights, "drop": _drop}

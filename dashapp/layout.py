@@ -10,8 +10,9 @@ from dash import dcc, html
 from dashapp import theme
 from dashapp.facts import Facts
 from dashapp.parts import button
-from dashapp.state import AXES, COLOURS, HOPS, MARKS
+from dashapp.state import AXES, CLOUDS, COLOURS, HOPS, LINKS, LOOKS, MARKS, PAINTS
 from dashapp.views import VIEWS, View
+from store.pattern_tables import KINDS
 from store.schema import IMPORTANCE, STRENGTH, Column
 from store.selection import OUTCOMES
 
@@ -72,9 +73,7 @@ def _grid() -> html.Main:
 
 
 def _card(view: View) -> html.Section:
-    graph = html.Div(dcc.Graph(id=f"plot-{view.id}", config=theme.CONFIG,
-                               figure=theme.empty(260, "")), className="plot")
-    body = [graph, _focus_panel()] if view.id == "overview" else [graph]
+    body = [_BODIES[view.form](view), *([_focus_panel()] if view.id == "overview" else [])]
     return html.Section([
         html.Div([
             html.H2(view.title, title=view.help),
@@ -87,8 +86,20 @@ def _card(view: View) -> html.Section:
                 className="tools")], className="pane-head"),
         html.Div(body, className="pane-body"),
         html.P(id=f"caption-{view.id}", className="caption"),
-        dcc.Store(id=f"figure-{view.id}"), dcc.Store(id=f"key-{view.id}"),
-        dcc.Store(id=f"brush-{view.id}", data=view.brush)], className=f"pane view-{view.id}")
+        dcc.Store(id=f"key-{view.id}"), dcc.Store(id=f"brush-{view.id}", data=view.brush)],
+        className=f"pane view-{view.id}")
+
+
+def _plot(view: View) -> html.Div:
+    graph = dcc.Graph(id=f"plot-{view.id}", config=theme.CONFIG, figure=theme.empty(260, ""))
+    return html.Div([graph, dcc.Store(id=f"plot-data-{view.id}")], className="plot")
+
+
+def _panel(view: View) -> html.Div:
+    return html.Div(id=f"panel-data-{view.id}", className="panel")
+
+
+_BODIES = {"plot": _plot, "panel": _panel}
 
 
 def _focus_panel() -> html.Aside:
@@ -124,6 +135,14 @@ CONTROLS = {
     "marks": lambda: _toggle("marks", MARKS),
     "axis": lambda: _toggle("axis", AXES),
     "hops": lambda: _toggle("hops", HOPS),
+    "kind": lambda: _toggle("kind", {kind: kind for kind in KINDS}),
+    "space": lambda: _toggle("space", {"autoencoder": "autoencoder", "pca": "PCA"}),
+    "cloud": lambda: _toggle("cloud", CLOUDS),
+    "paint": lambda: [_labelled("colour", dbc.Select(id="paint", size="sm",
+                                                     options=_options(PAINTS)))],
+    "looks": lambda: _toggle("looks", LOOKS),
+    "links": lambda: [_labelled("largest", dbc.Select(id="links", size="sm",
+                                                      options=_options(LINKS)))],
 }
 
 

@@ -10,12 +10,13 @@ from dashapp import gallery, theme
 from dashapp.facts import Facts, Model
 from dashapp.figures.panes import short_name
 from dashapp.parts import button
+from dashapp.pictures import head_picture
 from dashapp.state import State
 from store import queries
 from store.queries import Ask, Query
 from store.reader import Store
 from store.schema import measure
-from store.selection import OUTCOMES, Clause, Heads, Labels, Outcome, Region
+from store.selection import OUTCOMES, Clause, HeadKey, Heads, Labels, Outcome, Region
 
 
 def problems(found: list[str]) -> list:
@@ -150,6 +151,53 @@ def _bar(one: dict, model: Model, label: str | None):
         html.Span(f"{one['probability']:.3f}", className="bar-value")], className="bar-row")
 
 
+def head_card(rows: list[dict], state: State, facts: Facts, image: int | None) -> list:
+    """The head of the head page, the others that are chosen, and the images that are kept."""
+    if state.opened is None or not rows:
+        return [html.P("Choose a model above.", className="hint")]
+    model = facts.model(state.opened[0])
+    row = rows[0]
+    pictures = [html.Figure([head_picture(facts, state.opened, kind, 6), html.Figcaption(kind)])
+                for kind in model.kinds]
+    others = [h for h in state.selection.heads if h[0] in state.models][-MOST_HEADS:]
+    return [html.Div([
+        html.Div(pictures, className="head-pictures"),
+        html.Div([html.Div([_turn(h, facts, h == state.opened)
+                            for h in dict.fromkeys([*others, state.opened])], className="turns"),
+                  html.Div(_pattern_facts(row), className="hint")]),
+        html.Div([html.Div(_kept_words(model, image), className="hint"),
+                  gallery.kept(model.kept, image)], className="kept")], className="head-card")]
+
+
+def _turn(key: HeadKey, facts: Facts, now: bool):
+    model, layer, head = key
+    index = facts.model(model).index
+    mark = html.Span(theme.glyph(index), className="glyph",
+                     style={"color": theme.model_colour(index)})
+    return button([mark, f" {short_name(model, 22)} {layer}.{head}"], look="turn" + " now" * now,
+                  tip=f"{model}, layer {layer}, head {head}", open=f"{layer}.{head}@{model}")
+
+
+def _pattern_facts(row: dict) -> list:
+    """The head's pattern in words; what is not known is left out."""
+    said = []
+    if row["pattern"] is not None:
+        score = "" if row["pattern_score"] is None else f" (score {row['pattern_score']:.2f})"
+        said.append(html.Span(["pattern: ", html.B(row["pattern"]), score]))
+    if row["content_dependence"] is not None:
+        said.append(html.Span(
+            f"content dependence {row['content_dependence']:.2f} nats of at most 0.69, over "
+            f"{row['content_images']} images", title="0: it looks the same way in every image"))
+    return [html.Div(one) for one in said]
+
+
+def _kept_words(model: Model, image: int | None) -> str:
+    if not model.kept:
+        return ""
+    shown = "" if image is None else f"image {image} is shown; "
+    return f"Attention is kept of {len(model.kept):,} images; {shown}click another:"
+
+
 def about(name: str) -> list:
     """The one definition of a measure, as the schema has it."""
     column = measure(name)
@@ -170,6 +218,10 @@ def query_block(view: str, store: Store, name: str, query: Query):
                   button("CSV", csv=f"rows/{view}/{name}.csv")],
                  className="query-head"),
         html.Pre(query.sql), html.Pre("\n".join(params), className="params") if params else None])
+
+
+MOST_HEADS = 12
+"""Chosen heads that the head page offers to turn to, the newest ones."""
 
 
 def _value(value: object, most: int = 160) -> str:

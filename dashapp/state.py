@@ -6,13 +6,15 @@ lacks is left out and said in words.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from urllib.parse import parse_qs, urlencode
 
 from dashapp.facts import Facts
+from store.pattern_tables import KINDS, SPACES
 from store.schema import IMPORTANCE, STRENGTH
-from store.selection import Heads, Labels, Region, Selection
+from store.selection import HeadKey, Heads, Labels, Region, Selection
 
 MAX_URL = 60_000
 SHOWN_AT_FIRST = 4
@@ -28,6 +30,13 @@ AXES = {"head": "head index", "depth": "relative depth"}
 MARKS = {"dots": "dots", "thumbnails": "thumbnails"}
 HOPS = {"hop": "patches", "side": "share of grid side"}
 
+CLOUDS = {"density": "density", "scatter": "scatter plot"}
+PAINTS = {"model": "model", "layer": "layer", "pattern": "pattern name", "cluster": "cluster",
+          "importance": "importance"}
+LOOKS = {"at": "where it looks", "from": "who looks at it"}
+LINKS = {"0.1": "0.1 %", "1": "1 %", "5": "5 %", "20": "20 %"}
+"""The share of links that is drawn, the largest weights, while no weights are brushed."""
+
 CHOICES: dict[str, tuple[str, ...]] = {
     "importance": tuple(c.name for c in IMPORTANCE),
     "strength": tuple(c.name for c in STRENGTH),
@@ -35,6 +44,12 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "axis": tuple(AXES),
     "marks": tuple(MARKS),
     "hops": tuple(HOPS),
+    "kind": KINDS,
+    "space": tuple(SPACES),
+    "cloud": tuple(CLOUDS),
+    "paint": tuple(PAINTS),
+    "looks": tuple(LOOKS),
+    "links": tuple(LINKS),
 }
 """The fields of a state that hold one of a few names, and these names."""
 
@@ -44,7 +59,9 @@ NOTHING = Selection()
 
 @dataclass(frozen=True)
 class State:
-    """`focus` is the image in the small panel, or None."""
+    """`focus`: the image in the small panel, or None. Of the head page: `head` is the one that was
+    picked for it, `query` the token picked in it, `weights` the range of weights brushed.
+    """
 
     models: tuple[str, ...] = ()
     selection: Selection = NOTHING
@@ -55,6 +72,24 @@ class State:
     axis: str = "head"
     marks: str = "dots"
     hops: str = "hop"
+    kind: str = "patch"
+    space: str = "autoencoder"
+    cloud: str = "density"
+    paint: str = "model"
+    looks: str = "at"
+    links: str = "1"
+    head: HeadKey | None = None
+    query: int | None = None
+    weights: tuple[float, float] | None = None
+
+    @property
+    def opened(self) -> HeadKey | None:
+        """The head that the head page is about: the picked one, else the one chosen last, else the
+        first of the first model on show; None without a model."""
+        chosen = [h for h in self.selection.heads if h[0] in self.models]
+        if self.head is not None and self.head[0] in self.models:
+            return self.head
+        return chosen[-1] if chosen else (self.models[0], 0, 0) if self.models else None
 
     def to_url(self, facts: Facts) -> str:
         """`?key=value&...`, without what is the default anyway; empty for the default state."""
@@ -68,6 +103,12 @@ class State:
         pairs += self.selection.to_url()
         if self.focus is not None:
             pairs.append(("image", str(self.focus)))
+        if self.head is not None:
+            pairs.append(("head", Heads((self.head,)).to_url()[0][1]))
+        if self.query is not None:
+            pairs.append(("query", str(self.query)))
+        if self.weights is not None:
+            pairs.append(("weights", "{:.6g},{:.6g}".format(*self.weights)))
         return "?" + urlencode(pairs) if pairs else ""
 
 
@@ -104,7 +145,9 @@ def from_url(search: str, facts: Facts) -> tuple[State, list[str]]:
                                             if k != "outcome" or vs[0]})
     problems += unread
     selection = _known(selection, facts, problems)
-    return replace(state, selection=selection, focus=_focus(values, facts, problems)), problems
+    state = replace(state, selection=selection, focus=_focus(values, facts, problems),
+                    head=_head(values, facts, problems), weights=_weights(values, problems))
+    return replace(state, query=_query(values, state, facts, problems)), problems
 
 
 def _models(values: Mapping[str, Sequence[str]], facts: Facts, problems: list[str]
@@ -133,12 +176,54 @@ def _known(selection: Selection, facts: Facts, problems: list[str]) -> Selection
 
 
 def _focus(values: Mapping[str, Sequence[str]], facts: Facts, problems: list[str]) -> int | None:
-    text = values.get("image", [""])[0]
+    return _number("image", values, facts.images, problems)
+
+
+def _query(values: Mapping[str, Sequence[str]], state: State, facts: Facts, problems: list[str]
+           ) -> int | None:
+    head = state.opened if values.get("query", [""])[0] else None
+    return _number("query", values, facts.block(head).tokens if head else 0, problems)
+
+
+def _number(key: str, values: Mapping[str, Sequence[str]], count: int, problems: list[str]
+            ) -> int | None:
+    text = values.get(key, [""])[0]
     if not text:
         return None
-    if text.isascii() and text.isdigit() and len(text) < 10 and int(text) < facts.images:
+    if text.isascii() and text.isdigit() and len(text) < 10 and int(text) < count:
         return int(text)
-    problems.append(f"image {short(text)} (0 to {facts.images - 1})")
+    problems.append(f"{key} {short(text)} (" + (f"0 to {count - 1})" if count else "none here)"))
+    return None
+
+
+def _head(values: Mapping[str, Sequence[str]], facts: Facts, problems: list[str]
+          ) -> HeadKey | None:
+    text = values.get("head", [""])[0]
+    if not text:
+        return None
+    try:
+        (head,) = Heads.from_url([text]).heads
+    except ValueError:
+        problems.append(f"head {short(text)} (LAYER.HEAD@MODEL)")
+        return None
+    if facts.has_head(head):
+        return head
+    problems.append(f"head {head[1]}.{head[2]} of {short(head[0])} (not in this store)")
+    return None
+
+
+def _weights(values: Mapping[str, Sequence[str]], problems: list[str]
+             ) -> tuple[float, float] | None:
+    text = values.get("weights", [""])[0]
+    if not text:
+        return None
+    try:
+        low, high = (float(v) for v in text.split(","))
+    except ValueError:
+        low = high = math.nan
+    if 0 <= low <= high <= 1:
+        return low, high
+    problems.append(f"weights {short(text)} (LOW,HIGH, from 0 to 1)")
     return None
 
 

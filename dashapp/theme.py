@@ -129,6 +129,24 @@ def bar_title(text: str) -> dict:
     return {"text": lines + gap, "side": "top", "font": {"size": 12}}
 
 
+BAR = {"thickness": 10, "x": 1.0, "xanchor": "left", "y": 1, "yanchor": "top", "outlinewidth": 0,
+       "tickfont": {"size": 11, "color": MUTED}, "xpad": 10}
+"""A colour bar beside the upper right corner."""
+
+
+def category_axis(title: str, names: list[str], palette: tuple[str, ...]) -> dict:
+    """A colour axis of named colours, the first on top; what is named first has the number n - 1,
+    what is named last 0."""
+    n = len(names)
+    colours = palette[::-1]  # a colour bar starts at its foot
+    steps = [[(i + j) / n, colours[i]] for i in range(n) for j in (0, 1)]
+    shown = [plain(x if len(x) <= 14 else x[:13] + "…") for x in reversed(names)]
+    return {"cmin": -0.5, "cmax": n - 0.5, "colorscale": steps,
+            "colorbar": {**BAR, "tickvals": list(range(n)), "ticktext": shown, "ticks": "",
+                         "title": {"text": title, "side": "top"}, "lenmode": "pixels",
+                         "len": min(256, 30 + 24 * n)}}
+
+
 def says(figure: go.Figure, text: str, **where: object) -> go.Figure:
     """A sentence in place of data."""
     place = {"x": 0.5, "y": 0.5, "xref": "paper", "yref": "paper", **where}

@@ -5,16 +5,19 @@
 
 from __future__ import annotations
 
+from store.pattern_tables import HEAD_COLUMNS
 from store.schema import IMPORTANCE, PROFILES, STRENGTH, Column
 
 HEAD = "| measure | definition | unit | range | source |\n| --- | --- | --- | --- | --- |"
 
 
 def measures() -> str:
-    """Two Markdown tables: importance and strength."""
+    """Three Markdown tables: importance, strength and patterns."""
     return (f"**Which heads matter** (`head_scores`, one row per model, image, layer, head and "
             f"ablation)\n\n{_table(IMPORTANCE)}\n\n**How far they look** (`head_strength`, one row "
-            f"per model, image, layer and head)\n\n{_table((*STRENGTH, *PROFILES))}")
+            f"per model, image, layer and head)\n\n{_table((*STRENGTH, *PROFILES))}\n\n"
+            f"**What their attention looks like** (`heads`, one row per model, layer and head)"
+            f"\n\n{_table(HEAD_COLUMNS)}")
 
 
 def _table(columns: tuple[Column, ...]) -> str:

@@ -13,6 +13,7 @@ import math
 from dataclasses import dataclass
 from types import SimpleNamespace
 
+from precompute.anatomy import Geometry
 from precompute.cost import disk, in_bytes
 from precompute.samples import unit_size
 from precompute.stages import STAGES
@@ -38,7 +39,7 @@ class Kind:
     @property
     def anatomy(self) -> SimpleNamespace:
         """As much of a model's anatomy as counting needs."""
-        geometry = SimpleNamespace(grid_h=self.grid, grid_w=self.grid)
+        geometry = Geometry(self.grid, self.grid, 1, True)
         return SimpleNamespace(depth=self.depth, heads=(self.heads,) * self.depth,
                                layers=[SimpleNamespace(geometry=geometry)] * self.depth)
 
@@ -79,7 +80,7 @@ def work(kind: Kind, images: int) -> tuple[float, float]:
         count = images if stage.images is None else min(stage.images, images)
         if images == 1 and stage.images is not None:
             continue
-        files = math.ceil(count / unit_size(count))
+        files = math.ceil(count / unit_size(count, largest=stage.largest))
         operations += count * stage.passes(kind.anatomy, 1) * kind.pass_operations
         size += disk(stage, kind.vit, count, files)
     return operations, size

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from precompute import options
+from precompute.patterning import LATENT, MOST_LATENT
 from precompute.pipeline import Request, precompute
 from precompute.progress import say
 from precompute.shards import ENGINES
@@ -15,9 +16,11 @@ from store.errors import AtlasError
 ABLATION_STAGES = ("mean", "resample", "leave_one_in", "layer")
 """What --ablation names."""
 
-SAMPLES = (("partial", "parts of every head's attention set to 0"),
-           ("curves", "heads pruned one after the other, in many orders: images that judge"),
-           ("pairs", "pairs of heads pruned together"))
+SAMPLES = (("attention", "keep-attention", "the attention itself is kept, to be looked at"),
+           ("partial", "partial", "parts of every head's attention set to 0"),
+           ("curves", "curves",
+            "heads pruned one after the other, in many orders: images that judge"),
+           ("pairs", "pairs", "pairs of heads pruned together"))
 """Stages with an option of their own."""
 
 
@@ -41,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="images at a time (default: about 1,000 tokens on a CPU)")
     _add_stages(parser.add_argument_group(
         "which interventions, on how many images (a whole number, or all; 0: not at all)"))
+    _add_patterns(parser.add_argument_group("the space of attention patterns"))
     _add_workers(parser.add_argument_group("who does the work"))
 
 
@@ -51,9 +55,9 @@ def _add_stages(group: argparse._ArgumentGroup) -> None:
         help=f"{', '.join(ABLATION_STAGES)}; repeat for several; without N on all images. Zero "
              "ablation is always done on all. (Default: "
              + ", ".join(f"{name}={defaults[name]}" for name in ABLATION_STAGES) + ")")
-    for name, what in SAMPLES:
-        group.add_argument(f"--{name}", type=_images, default=defaults[name], metavar="N",
-                           help=f"{what} ({defaults[name]})")
+    for name, option, what in SAMPLES:
+        group.add_argument(f"--{option}", type=_images, dest=name, default=defaults[name],
+                           metavar="N", help=f"{what} ({defaults[name]})")
     group.add_argument("--reference", type=_positive, default=64, metavar="N",
                        help="images whose mean the mean ablation puts in (64)")
     group.add_argument("--draws", type=_positive, default=1, metavar="N",
@@ -62,6 +66,14 @@ def _add_stages(group: argparse._ArgumentGroup) -> None:
                        help="arithmetic of the interventions (float32)")
     group.add_argument("--despite-selftest", action="store_true",
                        help="go on with a model that fails the self-test")
+
+
+def _add_patterns(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--latent", type=_latent, metavar="N",
+                       help=f"numbers of a latent, when the space is fitted ({LATENT})")
+    group.add_argument("--refit-patterns", action="store_true",
+                       help="fit the space again, on the heads of all models; otherwise heads of "
+                            "models that are added are placed in the one that there is")
 
 
 def _add_workers(group: argparse._ArgumentGroup) -> None:
@@ -86,10 +98,11 @@ def run(args: argparse.Namespace) -> None:
         models=args.model, images=args.images, store=args.store, labels=args.labels,
         names=args.name, sizes=args.image_size, limit=args.limit,
         device=options.device(args.device), batch=args.batch_size,
-        samples={name: getattr(args, name) for name, _ in SAMPLES} | dict(args.ablation),
+        samples={name: getattr(args, name) for name, _, _ in SAMPLES} | dict(args.ablation),
         reference=args.reference, draws=args.draws, precision=args.precision,
         despite_selftest=args.despite_selftest, engine=args.engine, workers=args.workers,
-        address=args.ray_address, plan=args.plan))
+        address=args.ray_address, plan=args.plan,
+        latent=args.latent, refit_patterns=args.refit_patterns))
     if not args.plan:
         say(f"done; look at it with: headatlas serve --store {args.store}")
 
@@ -98,6 +111,13 @@ def _positive(text: str) -> int:
     if not (text.isascii() and text.isdecimal()) or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
     return int(text)
+
+
+def _latent(text: str) -> int:
+    size = _positive(text)
+    if size > MOST_LATENT:
+        raise argparse.ArgumentTypeError(f"a latent of {size} numbers: 1 to {MOST_LATENT}")
+    return size
 
 
 def _images(text: str) -> int | None:

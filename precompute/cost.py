@@ -28,13 +28,15 @@ from precompute.stages import ROWS, STAGES, Stage
 from precompute.subject import FLOAT32, Subject
 from precompute.sweep import ROW_TOKENS
 from store import places
+from store.canon import CLASS, NEAR_SIDE, PATCH
+from store.pattern_tables import CODES
 from store.reader import Store
-from store.schema import TABLES
+from store.schema import TABLES, TOP5, Table
 from store.writer import StoreWriter
 
-FLOAT, OTHER, COLUMN = 3.6, 0.4, 300
-"""Bytes on disk of a float in a row, of any other value (these repeat), and of a column in a file,
-as measured on stores of the bundled models."""
+FLOAT, CODE, OTHER, COLUMN = 3.6, 0.65, 0.4, 300
+"""Bytes on disk of a float in a row, of a byte of a pattern or a matrix, of any other value (these
+repeat), and of a column in a file (or a row group), as measured on stores of the bundled models."""
 
 LONG = 0.4
 """Seconds for a calibration of the head stage; a longer one is not repeated."""
@@ -101,7 +103,7 @@ def to_do(writer: StoreWriter, name: str, stage: Stage, wanted: int | None, cand
         known = len(read(writer, name, stage.name).images)
         fresh = max(0, min(candidates, candidates if wanted is None else wanted) - known)
     return (sum(missing.values()) + fresh,
-            len(missing) + math.ceil(fresh / unit_size(fresh)))
+            len(missing) + math.ceil(fresh / unit_size(fresh, largest=stage.largest)))
 
 
 def calibrate(vit: Vit, engine: str, precision: str = FLOAT32) -> Speed:
@@ -150,17 +152,38 @@ def _timed(work: Callable[[], object]) -> float:
 
 def disk(stage: Stage, vit: Vit, images: int, files: int) -> float:
     """Bytes of so many files of each of a stage's tables."""
-    return sum(images * ROWS[table](vit.anatomy) * row_bytes(table, vit)
-               + files * COLUMN * len(TABLES[table].columns) for table in stage.tables)
+    return sum(_table_bytes(TABLES[table], images * ROWS[table](vit.anatomy), vit, files)
+               for table in stage.tables)
+
+
+def _table_bytes(table: Table, rows: int, vit: Vit, files: int) -> float:
+    groups = files if table.rows_at_once is None else rows / table.rows_at_once
+    return rows * row_bytes(table.name, vit) + groups * COLUMN * len(table.columns)
 
 
 def row_bytes(table: str, vit: Vit) -> float:
-    """Bytes of a row, most of them its floats, which hardly compress."""
-    hops = max(max(layer.geometry.grid_h, layer.geometry.grid_w) for layer in vit.anatomy.layers)
-    floats = {"embedding": getattr(vit.model, "num_features", 0), "top5": 6,
-              "logits": len(vit.class_names or ()), "hop_strength": hops, "hop_mass": hops}
-    return sum(FLOAT * floats.get(column.name, 1) if "float" in str(column.type) else OTHER
+    """Bytes of a row, most of them its floats and codes, which hardly compress."""
+    numbers = lengths(vit)
+    return sum(WIDTHS.get(str(column.type), OTHER) * numbers.get(column.name, 1)
                for column in TABLES[table].columns)
+
+
+WIDTHS = {"float": FLOAT, "list<item: float>": FLOAT, str(TOP5): FLOAT,
+          str(CODES): CODE, "binary": CODE}
+"""Bytes of a number, by the type of its column."""
+
+
+def lengths(vit: Vit) -> dict[str, int | float]:
+    """How many numbers a value of a column has, where it is not one; the mean over the layers."""
+    shapes = [layer.geometry for layer in vit.anatomy.layers]
+    hops = max(max(shape.grid_h, shape.grid_w) for shape in shapes)
+    rows = [windows * queries for windows, queries, _ in (s.attention_shape for s in shapes)]
+    weights = [math.prod(shape.attention_shape) for shape in shapes]
+    return {"embedding": getattr(vit.model, "num_features", 0), "top5": 6,
+            "logits": len(vit.class_names or ()), "hop_strength": hops, "hop_mass": hops,
+            "patch": PATCH.size, "class": CLASS.size * any(s.class_token for s in shapes),
+            "near": NEAR_SIDE ** 2, "tops": sum(rows) / len(rows),
+            "weights": sum(weights) / len(weights)}
 
 
 def in_operations(count: float) -> str:

@@ -11,7 +11,8 @@ from precompute import zoo
 from precompute.pipeline import Request, precompute
 from precompute.progress import say
 
-SAMPLES = {"mean": 16, "resample": 16, "layer": 32, "partial": 4, "curves": 12, "pairs": 8}
+SAMPLES = {"attention": 12, "mean": 16, "resample": 16, "layer": 32, "partial": 4, "curves": 12,
+           "pairs": 8}
 """Images of every sampled stage: a minute or two on a laptop for the whole demo."""
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from precompute.ablation import all_but_one, chunks, masked, one_each, zero
 from precompute.attribution import direct_logits, logit_directions
 from precompute.batches import Batch
+from precompute.canonical import canonical
 from precompute.clean import HeadOutputs, Weights, clean_pass
 from precompute.gradients import gate_gradients
 from precompute.importance import IMPORTANCE, Outcome
@@ -69,7 +70,7 @@ CUTS: dict[str, Cut] = {
 @torch.no_grad()
 def measure_heads(subject: Subject, batch: Batch, ablation: str = "zero") -> dict[str, pa.Table]:
     """The rows of `head_scores` for one batch of images, and with the zero ablation those of
-    `head_strength`."""
+    `head_strength` and `pattern_inputs`."""
     vit, cut = subject.vit, CUTS[ablation]
     rows = HeadRows(subject.name, batch.images)
     sure: list[Tensor] = []
@@ -79,6 +80,7 @@ def measure_heads(subject: Subject, batch: Batch, ablation: str = "zero") -> dic
         sure.append(confidence(looking))
         if ablation == "zero":
             rows.add_strength({name: measure(looking) for name, measure in STRENGTH.items()})
+            rows.add_patterns(canonical(looking))
 
     unpruned = Unpruned(subject, batch, clean_pass(vit.model, vit.anatomy, batch.pixels, watch))
     gradients = gate_gradients(vit.model, vit.anatomy, batch.pixels, subject.classifier,

@@ -7,21 +7,20 @@ done on which images is in `precompute.stages`; who does it, in `precompute.shar
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
 from precompute import images, models
 from precompute.batches import batches, part_rows, unit_sizes
 from precompute.cost import tell_cost
 from precompute.describe import choose_classifier, class_map, describe, tell_labels
+from precompute.freshness import digest, read_note, write_made
 from precompute.models import Vit
 from precompute.orders import fractions, make_orders, split
 from precompute.others import settle_reference
+from precompute.patterning import lay_out
 from precompute.progress import Progress, say
 from precompute.register import complete_row, read_folder, register_images, register_model
 from precompute.repair import repair
@@ -62,6 +61,8 @@ class Request:
     workers: int | None = None
     address: str | None = None
     plan: bool = False
+    latent: int | None = None
+    refit_patterns: bool = False
 
     @property
     def terms(self) -> Terms:
@@ -104,6 +105,7 @@ def precompute(request: Request) -> None:
         for name, vit in vits.items():
             analyse(job, name, vit)
         finish_others(job, vits)
+    lay_out(writer, request.latent, request.refit_patterns)
 
 
 def load_models(request: Request) -> dict[str, Vit]:
@@ -167,7 +169,7 @@ def choose_sample(job: Job, name: str, vit: Vit, stage: str) -> None:
     if stage == "pairs":
         pairs = choose_pairs(store, name)
         candidates, fixed = candidates if pairs else [], {"pairs": pairs}
-    register(job.writer, name, stage, candidates, wanted, fixed)
+    register(job.writer, name, stage, candidates, wanted, fixed, STAGES[stage].largest)
 
 
 def settle_others(job: Job, name: str, vit: Vit) -> None:
@@ -215,9 +217,7 @@ def is_stale(path: Path, name: str, derived: Derived) -> bool:
     """Whether a table is to be made from other units than it was made from."""
     made_from = _made_from(path, name, derived)
     file = places.model_folder(path, name) / f"{derived.table}.parquet"
-    if not made_from or not file.exists():
-        return bool(made_from)
-    return (pq.read_schema(file).metadata or {}).get(MADE_FROM) != made_from
+    return bool(made_from) and read_note(file) != made_from
 
 
 def _made_from(path: Path, name: str, derived: Derived) -> bytes:
@@ -227,19 +227,14 @@ def _made_from(path: Path, name: str, derived: Derived) -> bytes:
         return b""
     units = [f"{stage}/{unit}" for stage in derived.reads
              for unit in places.done_units(path, name, stage)]
-    return hashlib.sha256("\n".join(units).encode()).hexdigest().encode()
+    return digest(units)
 
 
 def _derive(writer: StoreWriter, name: str, derived: Derived) -> None:
     made_from = _made_from(writer.path, name, derived)
     rows = derived.make(Store(writer.path, model=name), name)
     file = places.model_folder(writer.path, name) / f"{derived.table}.parquet"
-    writer.write_file(file.relative_to(writer.path),
-                      rows.replace_schema_metadata({MADE_FROM: made_from}))
-
-
-MADE_FROM = b"made_from"
-"""In a derived table's file: a hash of the names of the units that it was made from."""
+    write_made(writer, file, rows, made_from)
 
 
 def finish_others(job: Job, done: Mapping[str, Vit]) -> None:

@@ -12,12 +12,13 @@ EVERY = 10.0
 
 
 class Progress:
-    """Counts images of one task. Use as a context manager; `advance` after each batch."""
+    """Counts images (or `units`) of one task. Use as a context manager; `advance` after each batch.
+    """
 
-    def __init__(self, task: str, total: int) -> None:
-        self.task, self.total, self.done = task, total, 0
+    def __init__(self, task: str, total: int, units: str = "images") -> None:
+        self.task, self.total, self.units, self.done = task, total, units, 0
         self._started = self._said = time.monotonic()
-        self._bar = tqdm(total=total, desc=task, unit="image", leave=True) \
+        self._bar = tqdm(total=total, desc=task, unit=units.removesuffix("s"), leave=True) \
             if sys.stderr.isatty() else None
 
     def __enter__(self) -> Progress:
@@ -28,17 +29,17 @@ class Progress:
             self._bar.close()
         elif self.done:
             seconds = time.monotonic() - self._started
-            say(f"{self.task}: {self.done} of {self.total} images in {seconds:.1f} s")
+            say(f"{self.task}: {self.done} of {self.total} {self.units} in {seconds:.1f} s")
 
-    def advance(self, images: int) -> None:
+    def advance(self, count: int) -> None:
         """So many more are done; fewer, where a worker was lost with what it had done."""
-        self.done += images
+        self.done += count
         if self._bar is not None:
-            self._bar.update(images)
+            self._bar.update(count)
         elif self.done and time.monotonic() - self._said > EVERY:
             self._said = time.monotonic()
             left = (self._said - self._started) / self.done * (self.total - self.done)
-            say(f"{self.task}: {self.done} of {self.total} images, about {left:.0f} s left")
+            say(f"{self.task}: {self.done} of {self.total} {self.units}, about {left:.0f} s left")
 
 
 def say(line: str) -> None:

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from precompute.anatomy import Geometry
 from precompute.images import Picture, match_labels, read_labels, read_picture
 from precompute.models import Vit
 from precompute.progress import say
 from precompute.samples import unit_size
+from precompute.windows import layout_of
 from store import places
 from store.errors import ImagesError, ModelError
 from store.reader import Store
@@ -237,7 +239,13 @@ def layer_rows(name: str, vit: Vit) -> dict[str, object]:
         "class_query": [shape.class_query for shape in shapes],
         **{f"{end}_{axis}": [shape.windows and getattr(shape.windows, name) for shape in shapes]
            for end, axis, name in (("window", "h", "height"), ("window", "w", "width"),
-                                   ("shift", "h", "shift_h"), ("shift", "w", "shift_w"))}}
+                                   ("shift", "h", "shift_h"), ("shift", "w", "shift_w"))},
+        "places": [_places(shape) for shape in shapes]}
+
+
+def _places(shape: Geometry) -> list[int] | None:
+    numbers = layout_of(shape).numbers
+    return None if numbers is None else numbers.flatten().tolist()
 
 
 def _versions(vit: Vit) -> dict[str, str]:

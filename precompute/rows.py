@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
 
-from store.schema import PROFILES
+from store.canon import encode
+from store.pattern_tables import CODES
+from store.schema import PROFILES, TABLES
 from store.writer import to_table
 
 PerLayer = dict[str, Tensor]
 
 _PROFILES = frozenset(column.name for column in PROFILES)
+_CODED = frozenset(c.name for c in TABLES["pattern_inputs"].columns if c.type == CODES)
 
 
 class HeadRows:
@@ -29,31 +32,38 @@ class HeadRows:
         self.images = np.asarray(images)
         self.strength: list[PerLayer] = []
         self.scores: list[PerLayer] = []
+        self.patterns: list[PerLayer] = []
 
     def add_strength(self, measures: PerLayer) -> None:
         """One block's strength measures, each image x head (x hop)."""
         self.strength.append({name: values.cpu() for name, values in measures.items()})
+
+    def add_patterns(self, patterns: PerLayer) -> None:
+        """One block's canonical patterns, each image x head (x share)."""
+        self.patterns.append({name: values.cpu() for name, values in patterns.items()})
 
     def add_scores(self, measures: PerLayer) -> None:
         """One block's importance measures, each image x head."""
         self.scores.append({name: values.cpu() for name, values in measures.items()})
 
     def tables(self, ablation: str) -> dict[str, pa.Table]:
-        """`head_scores` of this batch, and `head_strength` where there are strength measures."""
+        """`head_scores` of this batch, and `head_strength` and `pattern_inputs` where there are
+        strength measures and patterns."""
         grain = self._grain()
         rows = len(self.images) * sum(_heads(self.scores))
         found = {"head_scores": to_table("head_scores", {
             **grain, "ablation": [ablation] * rows, **_columns(self.scores)})}
-        if self.strength:
-            found["head_strength"] = to_table("head_strength", {
-                **grain, **_columns(self.strength)})
+        for name, layers in (("head_strength", self.strength), ("pattern_inputs", self.patterns)):
+            if layers:
+                found[name] = to_table(name, {**grain, **_columns(layers)})
         return found
 
     def _grain(self) -> dict[str, object]:
         heads = _heads(self.scores)
-        if self.strength and _heads(self.strength) != heads:
-            raise ValueError(f"heads of each layer: {heads} have scores, "
-                             f"{_heads(self.strength)} have strengths")
+        for what, layers in (("strengths", self.strength), ("patterns", self.patterns)):
+            if layers and _heads(layers) != heads:
+                raise ValueError(f"heads of each layer: {heads} have scores, "
+                                 f"{_heads(layers)} have {what}")
         layer = np.repeat(np.arange(len(heads)), heads)
         head = np.concatenate([np.arange(n) for n in heads])
         count = len(self.images)
@@ -78,8 +88,11 @@ def _heads(layers: list[PerLayer]) -> list[int]:
 
 
 def _columns(layers: list[PerLayer]) -> dict[str, object]:
-    return {name: (_lists if name in _PROFILES else _column)(
-        name, [layer[name] for layer in layers]) for name in layers[0]}
+    return {name: _kind(name)(name, [layer[name] for layer in layers]) for name in layers[0]}
+
+
+def _kind(name: str) -> Callable[[str, list[Tensor]], object]:
+    return _lists if name in _PROFILES else _codes if name in _CODED else _column
 
 
 def _column(name: str, layers: list[Tensor]) -> object:
@@ -88,6 +101,16 @@ def _column(name: str, layers: list[Tensor]) -> object:
     if name == "flip":
         return pa.array(np.nan_to_num(flat) > 0.5, mask=np.isnan(flat))
     return flat
+
+
+def _codes(name: str, layers: list[Tensor]) -> pa.Array:
+    """Shares, each image x head x share, as lists of bytes; NULL where one is undefined."""
+    shares = torch.cat(layers, dim=1).flatten(0, 1).double().numpy()
+    undefined = np.isnan(shares).any(axis=1)
+    ends = np.cumsum(np.where(undefined, 0, shares.shape[1]))
+    return pa.ListArray.from_arrays(
+        pa.array(np.concatenate([[0], ends]), pa.int32()),
+        pa.array(encode(shares[~undefined]).ravel()), mask=pa.array(undefined))
 
 
 def _lists(name: str, layers: list[Tensor]) -> pa.Array:

@@ -33,9 +33,9 @@ class Sample:
         return {image for unit in self.units.values() for image in unit}
 
 
-def unit_size(images: int, smallest: int = SMALLEST) -> int:
+def unit_size(images: int, smallest: int = SMALLEST, largest: int = LARGEST) -> int:
     """How many images to put into a unit, of so many."""
-    return max(smallest, min(LARGEST, math.ceil(images / UNITS)))
+    return max(smallest, min(largest, math.ceil(images / UNITS)))
 
 
 def spread(store: Store, among: Sequence[int] | None = None) -> list[int]:
@@ -60,14 +60,16 @@ def lacking(sample: Sample, candidates: Sequence[int], wanted: int | None) -> li
 
 
 def register(writer: StoreWriter, model: str, stage: str, candidates: Sequence[int],
-             wanted: int | None, fixed: Mapping[str, Any] | None = None) -> Sample:
-    """Bring a sample up to the number wanted; what is fixed stays as it was settled first."""
+             wanted: int | None, fixed: Mapping[str, Any] | None = None,
+             largest: int = LARGEST) -> Sample:
+    """Bring a sample up to the number wanted, in units of at most `largest` images; what is fixed
+    stays as it was settled first."""
     with writer.lock():
         before = read(writer, model, stage)
         fresh = lacking(before, candidates, wanted)
         if not fresh:
             return before
-        size = unit_size(len(fresh))
+        size = unit_size(len(fresh), largest=largest)
         first = max((int(unit) for unit in before.units), default=-1) + 1
         units = {f"{first + i:05d}": sorted(fresh[start:start + size])
                  for i, start in enumerate(range(0, len(fresh), size))}

@@ -17,7 +17,9 @@ from precompute.batches import Batch
 from precompute.curves import pruning_areas, pruning_curves
 from precompute.describe import embed_batch
 from precompute.heads import measure_heads, measure_layers, measure_parts
+from precompute.kept import keep_attention
 from precompute.orders import Order, fractions
+from precompute.samples import LARGEST, SMALLEST
 from precompute.sets import measure_curves, measure_pairs
 from precompute.subject import Subject
 from precompute.summaries import summarise
@@ -39,7 +41,7 @@ class Stage:
     """`images`: how many it is done on unless asked otherwise (None: all of them). `passes`: what
     an image costs, in forward passes, of a model and with so many draws. `after`: it needs the
     head stage's rows. `reference`: it needs mean head outputs, `donors`: those of other images too.
-    `judges`: its images are those that do not rank the heads."""
+    `judges`: its images are those that do not rank the heads. `largest`: most images in a unit."""
 
     name: str
     tables: tuple[str, ...]
@@ -50,6 +52,7 @@ class Stage:
     reference: bool = False
     donors: bool = False
     judges: bool = False
+    largest: int = LARGEST
 
 
 @dataclass(frozen=True)
@@ -97,8 +100,11 @@ STAGES: dict[str, Stage] = {stage.name: stage for stage in (
     Stage("clean", ("embeddings",), None,
           lambda subject, batch, _fixed: {"embeddings": embed_batch(
               subject.name, subject.vit, batch)}, lambda _a, _r: 1),
-    Stage("heads", ("head_scores", "head_strength"), None, _heads("zero"),
+    Stage("heads", ("head_scores", "head_strength", "pattern_inputs"), None, _heads("zero"),
           lambda a, _r: sweep(a) + WATCHED),
+    Stage("attention", ("attention",), 8,
+          lambda subject, batch, _fixed: keep_attention(subject, batch), lambda _a, _r: 2,
+          largest=SMALLEST),
     Stage("mean", ("head_scores",), 32, _heads("mean"), lambda a, _r: sweep(a) + WATCHED,
           reference=True),
     Stage("resample", ("head_scores",), 32, _heads("resample"),
@@ -122,6 +128,8 @@ ROWS: dict[str, Callable[[Anatomy], int]] = {
     "embeddings": lambda _a: 1,
     "head_scores": lambda a: sum(a.heads),
     "head_strength": lambda a: sum(a.heads),
+    "pattern_inputs": lambda a: sum(a.heads),
+    "attention": lambda a: sum(a.heads),
     "layer_scores": lambda a: a.depth,
     "partial_pruning": lambda a: sum(a.heads) * len(MODES),
     "pruning_points": _points,
@@ -145,7 +153,7 @@ def _pruning_areas(store: Store, model: str) -> pa.Table:
 
 
 DERIVED: tuple[Derived, ...] = (
-    Derived("heads", ("heads",), summarise),
+    Derived("heads", ("heads", "attention"), summarise),
     Derived("head_ablations", _ABLATIONS, head_ablations),
     Derived("rank_agreement", _ABLATIONS, rank_agreement),
     Derived("pruning_curves", ("curves",), _pruning_curves),

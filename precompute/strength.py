@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from precompute.anatomy import Geometry, Windows
+from precompute.anatomy import Geometry
 from precompute.clean import Weights
+from precompute.windows import layout_of, window_of
 
 PerHead = Float[Tensor, "image head"]
 Profile = Float[Tensor, "image head hop"]
@@ -43,24 +44,29 @@ class Looking:
     @cached_property
     def on_patches(self) -> Float[Tensor, "image window head patch_query"]:
         """Each query's weight on patches; 1 for padding, which may then be divided by it."""
-        real = _layout(self.geometry).real
+        real = layout_of(self.geometry).real
         weight = self.patches.sum(-1)
         return weight if real is None else weight.where(real.to(weight.device)[:, None], 1)
 
     @cached_property
+    def entropy(self) -> Float[Tensor, "image window head patch_query"]:
+        """-sum w ln w of each query's weights on patches, as they are."""
+        return _entropy(self.patches)
+
+    @cached_property
     def reach(self) -> Float[Tensor, "image window head patch_query"]:
         """Each query's sum of weight times distance."""
-        far = _layout(self.geometry).far.to(self.patches)
+        far = layout_of(self.geometry).far.to(self.patches)
         return (self.patches * far[:, None]).sum(-1)
 
 
 def look(attention: Weights, geometry: Geometry) -> Looking:
     """Prepare one block's attention for the measures."""
-    first, layout = geometry.prefix, _layout(geometry)
+    first, layout = geometry.prefix, layout_of(geometry)
     patches = attention[..., first:, first:]
     if layout.real is not None:
         patches = patches * (layout.real[:, :, None] & layout.real[:, None]).to(patches)[:, None]
-    return Looking(attention, geometry, patches, _offsets(patches, geometry))
+    return Looking(attention, geometry, patches, offsets_of(patches, geometry))
 
 
 def offset_sums(patches: Float[Tensor, "image head patch_query patch_key"], grid_h: int,
@@ -81,7 +87,7 @@ def offset_sums(patches: Float[Tensor, "image head patch_query patch_key"], grid
 
 
 def hop_mass(looking: Looking) -> Profile:
-    queries = int(_layout(looking.geometry).queries.sum())
+    queries = int(layout_of(looking.geometry).queries.sum())
     return _by_hop(looking.offsets, looking.geometry) / queries
 
 
@@ -147,10 +153,10 @@ def nmi(looking: Looking) -> PerHead:
     The mean over windows, by their queries, leaves out those in which it is undefined.
     """
     weight = looking.on_patches
-    queries = _layout(looking.geometry).queries.to(weight)[:, None]
+    queries = layout_of(looking.geometry).queries.to(weight)[:, None]
     keys = ((1 / weight)[..., None, :] @ looking.patches)[..., 0, :] / queries[..., None]
     of_keys = _entropy(keys)
-    given_query = (_entropy(looking.patches) / weight + weight.log()).sum(-1) / queries
+    given_query = (looking.entropy / weight + weight.log()).sum(-1) / queries
     norm = (queries.log() * of_keys).sqrt()
     defined = norm > 1e-6
     shared = torch.where(defined, (of_keys - given_query).clamp_min(0) / norm, 0)
@@ -160,7 +166,7 @@ def nmi(looking: Looking) -> PerHead:
 
 def sink(looking: Looking) -> PerHead:
     """N is the number of a window's patches, and its share in the mean over windows."""
-    queries = _layout(looking.geometry).queries.to(looking.patches)
+    queries = layout_of(looking.geometry).queries.to(looking.patches)
     largest = looking.patches.sum(-2).amax(-1)
     return (largest * (queries / queries.sum())[:, None]).sum(1)
 
@@ -176,7 +182,7 @@ STRENGTH: dict[str, Callable[[Looking], Tensor]] = {f.__name__: f for f in (
 
 def _over_queries(looking: Looking, values: Float[Tensor, "image window head query"]) -> PerHead:
     """Mean over the queries of all windows that are no padding."""
-    flat, real = values.movedim(1, 2).flatten(2), _layout(looking.geometry).real
+    flat, real = values.movedim(1, 2).flatten(2), layout_of(looking.geometry).real
     return (flat if real is None else flat[..., real.flatten().to(flat.device)]).mean(-1)
 
 
@@ -194,10 +200,10 @@ def _entropy(weights: Float[Tensor, "*rest key"]) -> Float[Tensor, "*rest"]:
     return -weights.clamp_min(tiny).log_().mul_(weights).sum(-1)
 
 
-def _offsets(patches: Float[Tensor, "image window head patch_query patch_key"],
+def offsets_of(patches: Float[Tensor, "image window head patch_query patch_key"],
              geometry: Geometry) -> Float[Tensor, "image head dy dx"]:
     """Of the pairs that have a hop, all windows together."""
-    side, layout = _window(geometry), _layout(geometry)
+    side, layout = window_of(geometry), layout_of(geometry)
     if geometry.class_query:
         return patches.new_zeros(len(patches), patches.shape[2], 2 * side.height - 1,
                                  2 * side.width - 1)
@@ -216,7 +222,7 @@ def _by_hop(offsets: Float[Tensor, "image head dy dx"], geometry: Geometry) -> P
 @lru_cache(maxsize=64)
 def _hops(geometry: Geometry) -> Int[Tensor, "dy dx"]:
     """Chebyshev distance of every relative offset."""
-    side = _window(geometry)
+    side = window_of(geometry)
     down = torch.arange(1 - side.height, side.height).abs()
     right = torch.arange(1 - side.width, side.width).abs()
     return torch.maximum(down[:, None], right[None, :])
@@ -225,72 +231,5 @@ def _hops(geometry: Geometry) -> Int[Tensor, "dy dx"]:
 @lru_cache(maxsize=64)
 def _pairs_by_hop(geometry: Geometry) -> Float[Tensor, hop]:
     """How many ordered patch pairs lie at every hop distance."""
-    everything = torch.ones_like(_layout(geometry).far)
-    return _by_hop(_offsets(everything[None, :, None], geometry), geometry)[0, 0]
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """Where the patches are in a layer's attention; it depends on nothing but the geometry.
-
-    `queries`: how many patches ask in each window. `real`: which places hold a patch, not padding;
-    None where all do. `pairs`: which patches of a window have a hop; None where all do. `far`:
-    distance of patch centres on the whole grid, each axis in fractions of the image's side.
-    """
-
-    queries: Int[Tensor, window]
-    real: Bool[Tensor, "window place"] | None
-    pairs: Bool[Tensor, "window patch_query patch_key"] | None
-    far: Float[Tensor, "window patch_query patch_key"]
-
-
-@lru_cache(maxsize=16)
-def _layout(geometry: Geometry) -> _Layout:
-    side = _window(geometry)
-    row, down = _axis(geometry.grid_h, side.height, side.shift_h)
-    column, right = _axis(geometry.grid_w, side.width, side.shift_w)
-    rows, columns = _partition(row[:, None], column[None, :], side)
-    region = torch.stack(_partition(down[:, None], right[None, :], side), dim=-1)
-    real = (rows >= 0) & (columns >= 0)
-    places = torch.stack([rows.double() / geometry.grid_h, columns.double() / geometry.grid_w], -1)
-    if geometry.class_query:
-        return _Layout(torch.zeros(1, dtype=torch.long), None, None,
-                       places.new_zeros(1, 0, geometry.patches))
-    pairs = None
-    if side.shift_h or side.shift_w or not real.all():
-        pairs = real[:, :, None] & real[:, None] \
-            & (region[:, :, None] == region[:, None]).all(-1)
-    return _Layout(real.sum(-1), None if real.all() else real, pairs,
-                   torch.linalg.vector_norm(places[:, :, None] - places[:, None], dim=-1))
-
-
-def _window(geometry: Geometry) -> Windows:
-    """The window; where all patches see all it is the grid."""
-    return geometry.windows or Windows(geometry.grid_h, geometry.grid_w)
-
-
-def _axis(grid: int, window: int, shift: int) -> tuple[Int[Tensor, place], Int[Tensor, place]]:
-    """Along one axis of the rolled and padded grid: which patch is there (-1: padding), and the
-    region; patches of different regions have no hop.
-
-    timm hides from each other what is on the two sides of `padded - shift`. On a grid of whole
-    windows that is where the roll put the first patches behind the last. On a padded grid the two
-    differ, and the model lets some patches look across the seam, to the opposite edge: they are
-    as far as they are, but their places in the window do not tell, so these pairs have no hop.
-    """
-    padded = -(-grid // window) * window
-    place = torch.arange(padded)
-    patch = torch.where(place < grid, (place + shift) % grid, -1)
-    rolled = place + shift >= grid
-    hidden = place >= padded - shift
-    return patch, rolled.long() + hidden.long()
-
-
-def _partition(down: Int[Tensor, "row 1"], right: Int[Tensor, "1 column"],
-               side: Windows) -> tuple[Int[Tensor, "window place"], Int[Tensor, "window place"]]:
-    """Both, spread over the padded grid, window by window."""
-    first, second = (
-        values.unflatten(1, (-1, side.width)).unflatten(0, (-1, side.height))
-        .transpose(1, 2).flatten(2).flatten(0, 1)
-        for values in torch.broadcast_tensors(down, right))
-    return first, second
+    everything = torch.ones_like(layout_of(geometry).far)
+    return _by_hop(offsets_of(everything[None, :, None], geometry), geometry)[0, 0]

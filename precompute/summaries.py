@@ -9,6 +9,7 @@ import pyarrow as pa
 from jaxtyping import Float
 from scipy.stats import rankdata
 
+from precompute.patterns import pattern_columns
 from store.reader import Store
 from store.schema import IMPORTANCE, RANKED, STRENGTH, SUMMARISED, Column, direction
 from store.writer import to_table
@@ -25,7 +26,7 @@ Means = Float[np.ndarray, "replicate head measure"]
 def summarise(store: Store, model: str) -> pa.Table:
     """The rows of `heads` for one model: mean, median and the 95 % percentile bootstrap interval
     of the mean over images, of every measure of every head (zero ablation), and by each measure
-    that ranks heads the head's rank and its interval.
+    that ranks heads the head's rank and its interval; and what its attention looks like.
 
     The bootstrap is Poisson's (each image weighs Poisson(1), seeded by its number), so that all
     heads and measures share their resamples and images stream through in chunks.
@@ -53,6 +54,7 @@ def summarise(store: Store, model: str) -> pa.Table:
         columns[f"{m.name}_median"] = floats(medians[m.name])
         if m in RANKED:
             columns |= _rank_columns(m, means[..., i])
+    columns |= pattern_columns(store, model, heads, images)
     return to_table("heads", columns)
 
 

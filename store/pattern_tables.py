@@ -23,7 +23,8 @@ SPACES: dict[str, str] = {
 _KIND = Column("kind", TEXT, "of pattern: " + " or ".join(KINDS))
 _SPACE = Column("space", TEXT, "; ".join(f"{name}: {text}" for name, text in SPACES.items()))
 _OTHER = (Column("other_model", TEXT, "the model it is compared with"),
-          Column("other_layer", SMALL, "block of the other model's head"),
+          Column("other_layer", SMALL, "block of the other model's head; NULL where that has none "
+                 "left for it"),
           Column("other_head", SMALL, "the other model's head within its block"))
 
 _LAID_OUT = (
@@ -44,6 +45,8 @@ HEAD_COLUMNS = (
            "where none holds; NULL where no patch asks"),
     Column("pattern_score", FLOAT, "score of that rule, in excess of a uniform head; NULL for "
            "mixed", "pattern score", "", "0..1"),
+    Column("pattern_way", TEXT, "which way an offset or directional head looks, such as 1 left or "
+           "down; NULL for others"),
     Column("pattern_scores", SCORES, "every rule's score, and the score that it needs"),
     Column("patch_pattern", PROFILE, "mean over images of the canonical patch pattern; its first "
            "13 x 13 numbers are the mean offset kernel"),
@@ -65,19 +68,23 @@ PATTERN_TABLES: tuple[Table, ...] = (
           "models/*/heads/*/pattern_inputs.parquet", ("model", "image", "layer", "head"), (
         MODEL, IMAGE, LAYER, HEAD,
         Column("patch", CODES, "offset kernel, 13 x 13, and [h, 1 - h] of the row entropy; NULL "
-               "where no patch asks"),
+               "where no patch asks, or none sees another"),
         Column("class", CODES, "class row over the image, 14 x 14, and its shares on patches, "
                "itself and other prefix tokens; NULL without a class token"),
+        Column("near", CODES, "mean weight on patches at offsets of up to 2 patches, 5 x 5 (down, "
+               "then right), 0 where the grid does not reach so far"),
         Column("self_mass", FLOAT, "patches' mean weight on themselves, of that on patches",
                "", "", "0..1"),
-        Column("local_mass", FLOAT, "the same at Chebyshev distance up to 2", "", "", "0..1"),
-        Column("row_mass", FLOAT, "the same in the query's row of patches and those beside it, "
-               "farther than 2", "", "", "0..1"),
-        Column("column_mass", FLOAT, "the same in the query's column", "", "", "0..1"),
-        Column("diagonal_mass", FLOAT, "the same on the two diagonals, farther than 2",
+        Column("local_mass", FLOAT, "the same up to a seventh of the grid's (or window's) side "
+               "away, at least one patch", "", "", "0..1"),
+        Column("row_mass", FLOAT, "the same farther away, in the query's row of patches and up to "
+               "a fourteenth of the side beside it", "", "", "0..1"),
+        Column("column_mass", FLOAT, "the same, in and beside its column", "", "", "0..1"),
+        Column("diagonal_mass", FLOAT, "the same, on and beside its two diagonals",
                "", "", "0..1"),
         Column("sink_mass", FLOAT, "the share of patches' weight on patches that goes to the 3 % "
-               "of keys that get the most in this image", "", "", "0..1"),
+               "of keys (at least one, of each window) that get the most in this image",
+               "", "", "0..1"),
     )),
     Table("head_patterns", "one row per model, image, layer, head and kind of pattern: its place "
           "in the pattern spaces", "models/*/patterns/*.parquet",
@@ -99,12 +106,11 @@ PATTERN_TABLES: tuple[Table, ...] = (
         Column("latent", INT, "numbers of a latent"),
         Column("epochs", INT, "passes over the patterns"),
         Column("seed", INT, "of the fit"),
-        Column("seconds", FLOAT, "that the fit took", unit="s"),
         Column("weights", pa.binary(), "the fitted numbers (npz)"),
         Column("versions", TEXT, "JSON: headatlas, torch, scikit-learn"),
     )),
     Table("pattern_evidence", "one row per kind, space and test: how good the space is",
-          "patterns/pattern_evidence.parquet", ("kind", "space", "test", "detail"), (
+          "patterns/pattern_evidence*.parquet", ("kind", "space", "test", "detail"), (
         _KIND,
         Column("space", TEXT, _SPACE.text + "; mean: the mean pattern, for comparison"),
         Column("test", TEXT, "what was tested"),
@@ -119,7 +125,8 @@ PATTERN_TABLES: tuple[Table, ...] = (
     Table("pattern_clusters", "one row per kind and cluster of heads",
           "patterns/pattern_clusters.parquet", ("kind", "cluster"), (
         _KIND,
-        Column("cluster", SMALL, "its number, from 0, the largest first"),
+        Column("cluster", SMALL, "its number, from 0, the largest first when they were "
+               "fitted"),
         Column("name", TEXT, "the commonest name of its heads, with the share that bears it"),
         Column("heads", INT, "how many heads it has, of all models"),
         Column("prototype", PROFILE, "the pattern decoded from its centre"),
@@ -128,14 +135,18 @@ PATTERN_TABLES: tuple[Table, ...] = (
         Column("x", FLOAT, "its centre in the 2-D layout", "x"),
         Column("y", FLOAT, "its centre in the 2-D layout", "y"),
     )),
-    Table("head_matches", "one row per head and other model: the head of the other model that the "
-          "assignment gives it", "models/*/head_matches.parquet",
+    Table("head_matches", "one row per head with a patch pattern and other model: the head of the "
+          "other model that the assignment gives it", "models/*/head_matches.parquet",
           ("model", "layer", "head", "other_model"), (
         MODEL, LAYER, HEAD, *_OTHER,
-        Column("similarity", FLOAT, "of the two heads' mean patterns", "similarity", "", "-1..1"),
-        Column("p_value", FLOAT, "share of null assignments whose similarity is as large",
-               "p value", "", "0..1"),
-        Column("matched", BOOL, "more alike than chance (Benjamini-Hochberg, 5 %)"),
+        Column("similarity", FLOAT, "2 <a, b> / (|a|^2 + |b|^2), a and b the mean patterns of both "
+               "heads (class patterns too if both have them), square roots of shares less a "
+               "uniform head's", "similarity", "", "-1..1", "Zegers & ten Berge 1985"),
+        Column("p_value", FLOAT, "chance that the best of the other model's heads is as similar if "
+               "the shapes of their patterns are turned at random within each scale; the larger "
+               "one of both models' sides", "p value", "", "0..1"),
+        Column("matched", BOOL, "more alike than chance: Benjamini-Hochberg over the heads of the "
+               "two models, at 5 %"),
     )),
     Table("attention", "one row per model, kept image, layer and head: its attention matrix, a "
           "byte a weight", "models/*/attention/*/attention.parquet",

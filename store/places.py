@@ -10,6 +10,9 @@
       models/NAME/reference.{json,npz}        images that stand in for others, and their mean heads
       models/NAME/STAGE/UNIT/*.parquet        a unit of work, with SHA256SUMS
       models/NAME/*.parquet                   derived from the above, can be made again
+      patterns/pattern_spaces.parquet         the fitted pattern spaces
+      models/NAME/patterns/UNIT.parquet       the patterns of a unit of `heads`, placed in them
+      patterns/*.parquet                      clusters of heads, and how good the spaces are
       FILE.sha256                             beside any file that is not in a unit
       damaged/                                what was found damaged and made again; never read
       tmp/                                    what is being written; never read
@@ -133,3 +136,11 @@ def lacks(path: Path, model: str) -> list[str]:
     folder = model_folder(path, model)
     return [f"{missing} of {count} parts of {stage}" for stage, missing, count in left if missing] \
         + [table for table in MADE if not (folder / f"{table}.parquet").exists()]
+
+
+def lacks_patterns(path: Path, model: str) -> list[str]:
+    """What of a model is not yet placed in the pattern spaces, in words."""
+    done = set(done_units(path, model, "heads"))
+    missing = done - {file.stem for file in files_of(path, "head_patterns", model)}
+    return ([f"{len(missing)} of {len(done)} parts of patterns"] if missing else []) + [
+        "head_places" for _ in done if not files_of(path, "head_places", model)][:1]

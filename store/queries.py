@@ -5,7 +5,7 @@ SQL text is built only from names checked against `store.schema`; values travel 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,13 +23,15 @@ _MODELS = "model IN (SELECT unnest($models::VARCHAR[]))"
 
 @dataclass(frozen=True)
 class Query:
-    """SQL and its named parameters."""
+    """SQL and its named parameters; `then`: what is made of its rows before anyone sees them."""
 
     sql: str
     params: Mapping[str, object] = field(default_factory=dict)
+    then: Callable[[Store, pa.Table], pa.Table] | None = None
 
     def rows(self, store: Store) -> pa.Table:
-        return store.query(self.sql, dict(self.params))
+        found = store.query(self.sql, dict(self.params))
+        return found if self.then is None else self.then(store, found)
 
 
 @dataclass(frozen=True)

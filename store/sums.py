@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 SUMS = "SHA256SUMS"
 SUFFIX = ".sha256"
 FILES = ("images/*.parquet", "images/*.json", "models/*/*.parquet", "models/*/*.npz",
-         "models/*/*.json", "models/*/samples/*.json")
+         "models/*/*.json", "models/*/samples/*.json", "models/*/patterns/*.parquet",
+         "patterns/*.parquet")
 """What may have a checksum beside it."""
 
 

@@ -82,7 +82,7 @@ class StoreWriter:
             folder = scratch / "unit"
             folder.mkdir()
             for name, table in tables.items():
-                _write_parquet(table, folder / f"{name}.parquet")
+                _write_parquet(table, folder / f"{name}.parquet", TABLES[name].rows_at_once)
             listing = folder / sums.SUMS
             listing.write_text("".join(sums.line(folder / f"{name}.parquet") for name in tables))
             _flush(listing)
@@ -104,10 +104,18 @@ class StoreWriter:
         _flush(place.parent)
         return aside
 
+    def remove(self, relative: str | Path) -> None:
+        """Take away a file that can be made again, and its checksum; fine if it is gone."""
+        file = self.path / relative
+        for old in (file, sums.beside(file)):
+            old.unlink(missing_ok=True)
+        _flush(file.parent)
+
     @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
-        """Held while images or models are registered, so that two runs agree on numbers."""
-        with (self.path / "tmp" / "lock").open("a") as handle:
+    def lock(self, what: str = "lock") -> Iterator[None]:
+        """Held while images or models are registered, so that two runs agree on numbers; `what`
+        names another lock, for other work that only one run should do."""
+        with (self.path / "tmp" / what).open("a") as handle:
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield
 
@@ -159,13 +167,17 @@ def _sound_line(file: Path) -> str:
     return sums.line(file) if file.is_file() and sums.digest(file) in allowed else ""
 
 
-def _write_parquet(table: pa.Table, file: Path) -> None:
-    """Floats seldom repeat: by their bytes instead of in a dictionary they take a third less."""
+def _write_parquet(table: pa.Table, file: Path, rows_at_once: int | None = None) -> None:
+    """Floats and bytes seldom repeat: floats by their bytes instead of in a dictionary take a third
+    less, and the least and largest of binary values, which nobody asks for, would be kept thrice.
+    """
     leaves = [leaf for field in table.schema for leaf in _leaves(field.name, field.type)]
-    pq.write_table(table, file, compression="zstd",
-                   use_dictionary=[path for path, kind in leaves if not pa.types.is_floating(kind)],
-                   use_byte_stream_split=[path for path, kind in leaves
-                                          if pa.types.is_floating(kind)])
+    floats = [path for path, kind in leaves if pa.types.is_floating(kind)]
+    binary = [path for path, kind in leaves if pa.types.is_binary(kind)]
+    others = [path for path, _ in leaves if path not in (*floats, *binary)]
+    pq.write_table(table, file, compression="zstd", row_group_size=rows_at_once,
+                   use_dictionary=others, use_byte_stream_split=floats,
+                   write_statistics=[*others, *floats])
     _flush(file)
 
 

@@ -27,6 +27,7 @@ from store import places
 from store.reader import Store, open_store
 from store.schema import ABLATIONS, IMPORTANCE, MODES, OUTCOMES, STRENGTH, TABLES
 from store.writer import StoreWriter, to_table
+from tests.synthetic_patterns import add_patterns, kept_attention, pattern_inputs
 
 LABELS = ("bird", "cat", "dog", "fish")
 PART = 32
@@ -61,11 +62,13 @@ def make_store(path: Path, images: int = 60, models: dict[str, dict] = MODELS) -
             writer.write_unit(f"{folder}/clean/{part}", {"embeddings": _embeddings(name, ids, rng)})
             writer.write_unit(f"{folder}/heads/{part}", {
                 "head_scores": _scores(name, ids, labels[ids], rng, **shape),
-                "head_strength": _strength(name, ids, rng, **shape)})
+                "head_strength": _strength(name, ids, rng, **shape),
+                "pattern_inputs": pattern_inputs(name, ids, shape)})
         store = open_store(path)
         _write_samples(writer, store, name, labels, shape)
         _write_curves(writer, store, name, images)
         _write_derived(writer, store, name)
+    add_patterns(writer, models, images)
     return path
 
 
@@ -81,6 +84,8 @@ def _write_samples(writer: StoreWriter, store: Store, name: str, labels: np.ndar
         name, np.arange(len(labels)), rng, **shape)})
     writer.write_unit(f"{folder}/partial/00000", {"partial_pruning": _partial(
         name, ids, rng, **shape)})
+    writer.write_unit(f"{folder}/attention/00000", {
+        "attention": kept_attention(name, len(labels), shape)})
     pairs = choose_pairs(store, name, heads=4)
     writer.write_unit(f"{folder}/pairs/00000", {"pair_scores": _pair_scores(
         name, ids, pairs, rng, shape["native"])})
@@ -152,7 +157,7 @@ def _layers(name: str, layers: int, heads: int, grid: tuple[int, int], class_tok
     row = {"model": name, "heads": heads, "grid_h": grid[0], "grid_w": grid[1],
            "prefix_tokens": class_token + registers, "class_token": class_token,
            "class_query": False, "window_h": None, "window_w": None, "shift_h": None,
-           "shift_w": None}
+           "shift_w": None, "places": None}
     return to_table("layers", {"layer": range(layers), **{k: [v] * layers for k, v in row.items()}})
 
 

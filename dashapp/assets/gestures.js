@@ -35,8 +35,25 @@
     return { kind: "heads", op: "replace", heads: keys };
   }
 
+  // The token that a cell or mark of a head's attention stands for.
+  function token(point) {
+    const { tokens, matrix } = point.data.meta || {};
+    if (matrix) return place(matrix, point.pointIndex[0]);
+    if (!tokens) return null;
+    const row = tokens.along ? 0 : Math.round(point.y);
+    return tokens.first + row * tokens.columns + Math.round(point.x);
+  }
+
+  function place(matrix, cell) {
+    return cell < matrix.prefix ? cell : matrix.prefix + (cell - matrix.prefix) * matrix.pool;
+  }
+
   function clicked(point, brush) {
     const meta = point.data.meta || {};
+    if (brush === "token") {
+      const picked = token(point);
+      return picked === null ? null : { kind: "query", token: picked };
+    }
     if (brush === "images" && Number.isInteger(point.customdata)) {
       return { kind: "focus", image: point.customdata };
     }
@@ -45,6 +62,65 @@
       return { kind: "heads", op: "toggle", heads: [point.customdata] };
     }
     return null;
+  }
+
+  function brushed(event, plot, brush) {
+    if (brush === "images") return region({ ...event, plot });
+    if (brush === "heads") return heads(event);
+    if (brush === "weights" && event.range) return { kind: "weights", range: event.range.x };
+    return null;
+  }
+
+  const CLEARED = {
+    images: { kind: "region", model: null }, heads: { kind: "drop", source: "heads" },
+    weights: { kind: "weights", range: null },
+  };
+
+  // What the hover panel says of a point, and the cell of a sheet of pictures that it shows.
+  function described(point) {
+    const { picture, matrix } = point.data.meta || {};
+    if (picture && Array.isArray(point.customdata)) {
+      return { text: point.text, picture, cell: point.customdata.slice(1) };
+    }
+    if (!matrix) return null;
+    const [row, column] = point.pointIndex, shade = point.z;
+    if (!shade) return { text: "do not see each other" };
+    const share = (shade - 1 - (shade > matrix.steps ? matrix.steps : 0)) / (matrix.steps - 1);
+    const name = (cell) => matrix.names[place(matrix, cell)] + (
+      matrix.pool > 1 && cell >= matrix.prefix ? " …" : "");
+    const most = matrix.pool > 1 ? "largest weight" : "weight";
+    return { text: `query: ${name(row)}\nkey: ${name(column)}\n` +
+             `${most} ${(matrix.top * share * share).toPrecision(3)}` };
+  }
+
+  function hover(point, mouse) {
+    const what = point && described(point);
+    let panel = document.getElementById("hover");
+    if (!what) { if (panel) panel.hidden = true; return; }
+    if (!panel) {
+      panel = document.createElement("div");
+      panel.id = "hover";
+      panel.append(document.createElement("span"), document.createElement("p"));
+      document.body.append(panel);
+    }
+    const [picture, words] = panel.children;
+    words.textContent = what.text;
+    picture.hidden = !what.picture;
+    if (what.picture) {
+      const { url, rows, columns, kind } = what.picture, [row, column] = what.cell;
+      picture.className = `picture ${kind}`;
+      const side = kind === "class" ? 14 * 8 : 13 * 8;
+      Object.assign(picture.style, {
+        width: `${side}px`, height: `${side}px`, backgroundImage: `url("${url}")`,
+        backgroundSize: `${side * columns}px ${side * rows}px`,
+        backgroundPosition: `${-side * column}px ${-side * row}px` });
+    }
+    panel.hidden = false;
+    const box = panel.getBoundingClientRect(), gap = 16;
+    const left = mouse.clientX + gap + box.width > window.innerWidth
+      ? mouse.clientX - gap - box.width : mouse.clientX + gap;
+    const top = Math.min(mouse.clientY + gap, window.innerHeight - box.height - 4);
+    panel.style.transform = `translate(${Math.max(4, left)}px, ${Math.max(4, top)}px)`;
   }
 
   // Plotly's own events: Dash's `selectedData` is overwritten with null by an echo after a lasso,
@@ -56,7 +132,7 @@
     plot.listens = true;
     plot.on("plotly_selected", (event) => {
       if (!event || !(event.lassoPoints || event.range)) return;
-      const what = brush === "images" ? region({ ...event, plot }) : heads(event);
+      const what = brushed(event, plot, brush);
       const text = JSON.stringify(what);
       if (!what || text === last[id]) return;
       last[id] = text;
@@ -64,8 +140,10 @@
     });
     plot.on("plotly_deselect", () => {
       delete last[id];
-      send(brush === "images" ? { kind: "region", model: null } : { kind: "drop", source: "heads" });
+      send(CLEARED[brush]);
     });
+    plot.on("plotly_hover", (event) => hover(event.points[0], event.event));
+    plot.on("plotly_unhover", () => hover(null));
     plot.on("plotly_click", (event) => {
       const what = event && event.points.length ? clicked(event.points[0], brush) : null;
       if (what) send(what);
@@ -123,7 +201,8 @@
   }
 
   document.addEventListener("click", (event) => {
-    const button = event.target.closest("[data-drop], [data-focus], [data-copy], [data-csv]");
+    const button = event.target.closest("[data-drop], [data-focus], [data-copy], [data-csv], " +
+                                        "[data-keys], [data-open]");
     for (const open of document.querySelectorAll("details[open]")) {
       if (!open.contains(event.target)) open.removeAttribute("open");
     }
@@ -131,6 +210,11 @@
     if (button.dataset.drop) send({ kind: "drop", source: button.dataset.drop });
     else if (button.dataset.focus) send({ kind: "focus", image: Number(button.dataset.focus) });
     else if (button.dataset.copy) copy(button);
+    else if (button.dataset.open) send({ kind: "open", keys: [button.dataset.open] });
+    else if (button.dataset.keys) {
+      send({ kind: "heads", op: button.dataset.op || "replace",
+             keys: JSON.parse(button.dataset.keys) });
+    }
     else window.location.assign(button.dataset.csv + window.location.search);
   });
 })();

@@ -63,16 +63,10 @@ class Colour:
         return column.to_numpy(zero_copy_only=False).astype(float)
 
     def _categorical(self) -> dict:
-        names = list(reversed(self.categories or []))  # a colour bar starts at its foot
-        n = len(names)
-        palette = (("#c2410c", "#2f7f6f") if self.name == "correct" else
-                   tuple(theme.CATEGORIES[i % len(theme.CATEGORIES)] for i in range(n))[::-1])
-        steps = [[(i + j) / n, palette[i]] for i in range(n) for j in (0, 1)]
-        shown = [plain(x if len(x) <= 14 else x[:13] + "…") for x in names]
-        return {"cmin": -0.5, "cmax": n - 0.5, "colorscale": steps,
-                "colorbar": {**_BAR, "tickvals": list(range(n)), "ticktext": shown,
-                             "title": {"text": self.name, "side": "top"}, "ticks": "",
-                             "lenmode": "pixels", "len": min(256, 30 + 24 * n)}}
+        names = list(self.categories or [])
+        palette = ("#2f7f6f", "#c2410c") if self.name == "correct" else \
+            tuple(theme.CATEGORIES[i % len(theme.CATEGORIES)] for i in range(len(names)))
+        return theme.category_axis(self.name, names, palette)
 
     def _continuous(self, title: str, values: np.ndarray, diverging: bool) -> dict:
         known = values[np.isfinite(values)]
@@ -82,12 +76,8 @@ class Colour:
         return {"cmin": low, "cmax": high,
                 "colorscale": theme.diverging(low, high) if split else
                 theme.scale(theme.SEQUENTIAL[1:]),
-                "colorbar": {**_BAR, "title": theme.bar_title(title),
+                "colorbar": {**theme.BAR, "title": theme.bar_title(title),
                              "lenmode": "pixels", "len": 230}}
-
-
-_BAR = {"thickness": 10, "x": 1.0, "xanchor": "left", "y": 1, "yanchor": "top", "outlinewidth": 0,
-        "tickfont": {"size": 11, "color": theme.MUTED}, "xpad": 10}
 
 
 def _all_axes(rows: pa.Table, models: list[Model], spots: list[Pane]) -> dict:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-import plotly.graph_objects as go
 import pyarrow as pa
 
 from dashapp.facts import Facts, Model
@@ -17,14 +17,18 @@ Rows = Mapping[str, pa.Table]
 
 @dataclass(frozen=True)
 class Drawn:
-    figure: go.Figure
+    """What a view shows: a figure, or elements of the page."""
+
+    content: Any
     caption: str
 
 
 @dataclass(frozen=True)
 class View:
-    """One chart. `reads` are the fields of the state that it depends on: it is redrawn when one
-    changes. `brush` is what a lasso or click in it filters: images, heads or nothing.
+    """One chart, or one panel of words and pictures. `reads` are the fields of the state that it
+    depends on: it is redrawn when one changes. `brush` is what a lasso or click in it sets: images,
+    heads, a token, weights or nothing. `form`: plot, or panel. While the fields in `zoom` stay, a
+    new figure keeps the ranges that a person has zoomed to.
     """
 
     id: str
@@ -35,6 +39,8 @@ class View:
     controls: tuple[str, ...]
     ask: Callable[[Ask, State, Facts], dict[str, Query]]
     draw: Callable[[Rows, State, Facts], Drawn]
+    form: str = "plot"
+    zoom: tuple[str, ...] = ("models", "importance", "strength", "axis", "hops")
 
     def key(self, state: State) -> str:
         """Equal where the picture would be equal."""

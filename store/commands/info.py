@@ -48,7 +48,8 @@ def _missing(store: Store) -> str:
     """What is registered and not there, model by model and stage by stage."""
     return "\n".join(f"incomplete: {model} lacks {', '.join(lacks)}; {AGAIN} finish"
                      for model in places.models_of(store.path)
-                     if (lacks := places.lacks(store.path, model)))
+                     if (lacks := places.lacks(store.path, model)
+                         + places.lacks_patterns(store.path, model)))
 
 
 def _damaged(store: Store, verify: bool) -> str:

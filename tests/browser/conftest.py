@@ -84,8 +84,8 @@ class Page:
     def open(self, url: str) -> Page:
         self.tab.goto(url)
         self.tab.wait_for_function(
-            "[...document.querySelectorAll('.js-plotly-plot')].filter("
-            "gd => gd._fullLayout && (gd.layout.meta || {}).axes).length === 6", timeout=60_000)
+            "[...document.querySelectorAll('.plot')].every(plot => (((plot.querySelector("
+            "'.js-plotly-plot') || {}).layout || {}).meta || {}).axes)", timeout=60_000)
         self.settle()
         return self
 

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 import pytest
 
 from dashapp import state
-from dashapp.facts import Facts, Model
+from dashapp.facts import Block, Facts, Model
 from dashapp.state import CHOICES, defaults, from_url
 from store.selection import Heads, Labels, Outcome, Region, Selection
 
@@ -27,6 +27,9 @@ CASES = [
     {"focus": 0},
     {"focus": 59, "selection": Selection().with_(Labels(("fish",)))},
     *({key: value} for key, values in CHOICES.items() for value in values),
+    {"head": ("alpha", 2, 3), "query": 49, "weights": (0.0025, 0.125)},
+    {"head": ("beta", 0, 1)},
+    {"weights": (0.0, 1.0), "models": ("beta",)},
     {"models": ("alpha",), "importance": "flip", "strength": "sink", "colour": "effect",
      "axis": "depth", "marks": "thumbnails", "hops": "side", "selection": FULL, "focus": 7},
 ]
@@ -44,7 +47,8 @@ def test_the_default_state_has_a_bare_url(facts):
 
 
 def odd_facts() -> Facts:
-    models = tuple(Model(name, i, 2, 2, 7, 7, "native", {}) for i, name in enumerate(ODD))
+    blocks = (Block(2, 7, 7), Block(2, 7, 7))
+    models = tuple(Model(name, i, 2, 2, 7, 7, "native", {}, blocks) for i, name in enumerate(ODD))
     return Facts(models, (), 10, tuple((name, 1) for name in ODD))
 
 
@@ -75,6 +79,20 @@ HOSTILE = [
     ("?lasso=1,2,3,4,5,6%40nope", "lasso"),
     ("?lasso=1,nan,3,4,5,6%40alpha", "lasso"),
     ("?outcome=often", "outcome"),
+    ("?kind=sideways", "kind 'sideways' (one of patch, class)"),
+    ("?space=umap", "space"),
+    ("?paint=", "paint"),
+    ("?looks=up", "looks"),
+    ("?head=0.1%40nope", "head 0.1 of 'nope'"),
+    ("?head=6.0%40alpha", "head 6.0"),
+    ("?head=0.1,0.2%40alpha", "head '0.1,0.2@alpha'"),
+    ("?head=zzz", "head 'zzz'"),
+    ("?query=50&head=0.0%40alpha", "query '50' (0 to 49)"),
+    ("?query=-1", "query"),
+    ("?weights=0.5,0.1", "weights"),
+    ("?weights=0.1", "weights"),
+    ("?weights=nan,1", "weights"),
+    ("?weights=0,inf", "weights"),
     ("?" + "a=1&" * 3000, "too many"),
     ("?" + "x" * 70_000, "longer"),
 ]

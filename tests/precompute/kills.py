@@ -17,6 +17,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from precompute.cli import SAMPLES
 from store import places
 from store.reader import open_store
 from store.schema import TABLES
@@ -29,7 +30,7 @@ def command(store: Path, images: Path, labels: Path, *specs: str, names: Sequenc
     options = [("--model", spec) for spec in specs] + [("--name", name) for name in names] + [
         ("--ablation", f"{name}={samples[name]}")
         for name in ("mean", "resample", "leave_one_in", "layer")] + [
-        (f"--{name}", str(samples[name])) for name in ("partial", "curves", "pairs")]
+        (f"--{option}", str(samples[name])) for name, option, _ in SAMPLES]
     return [sys.executable, "-m", "headatlas", "precompute", "--images", str(images), "--labels",
             str(labels), "--store", str(store), "--image-size", "32", "--workers", str(workers),
             *(part for option in options for part in option)]

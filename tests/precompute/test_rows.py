@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from precompute.rows import HeadRows, PerLayer, layer_rows
+from store.canon import CLASS, PATCH
 from store.schema import IMPORTANCE, OUTCOMES, PROFILES, STRENGTH, TABLES
 
 IMAGES, HEADS, HOPS = [7, 3], [2, 3], [4, 2]
@@ -103,6 +104,43 @@ def test_a_layer_all_of_whose_profiles_are_undefined() -> None:
     strength[1]["hop_mass"] = torch.full_like(strength[1]["hop_mass"], math.nan)
     found = _rows([_scores(0), _scores(1)], strength)["head_strength"]["hop_mass"]
     assert [value is None for value in found.to_pylist()] == [layer == 1 for _, layer, _ in ORDER]
+
+
+def _patterns(layer: int) -> PerLayer:
+    """`near` is 25 shares that tell their row, `class` is undefined, masses are numbers."""
+    shares = _values(layer)[..., None] / 200 + torch.arange(25) / 100
+    found = {c.name: _values(layer) / 100 for c in TABLES["pattern_inputs"].columns
+             if c.name.endswith("_mass")}
+    return found | {"near": shares, "patch": shares.repeat(1, 1, 7)[..., :PATCH.size],
+                    "class": torch.full((2, HEADS[layer], CLASS.size), math.nan)}
+
+
+def _with_patterns(patterns: list[PerLayer]) -> pa.Table:
+    rows = HeadRows("alpha", IMAGES)
+    for layer in range(2):
+        rows.add_scores(_scores(layer))
+        rows.add_patterns(patterns[layer])
+    return rows.tables("zero")["pattern_inputs"]
+
+
+def test_patterns_are_bytes_of_square_roots() -> None:
+    found = _with_patterns([_patterns(0), _patterns(1)])
+    assert found.schema == TABLES["pattern_inputs"].arrow
+    for row, place in zip(found.to_pylist(), ORDER, strict=True):
+        assert (row["image"], row["layer"], row["head"]) == place
+        wanted = [_number(*place) / 200 + i / 100 for i in range(25)]
+        assert row["near"] == [round(255 * math.sqrt(share)) for share in wanted]
+        assert len(row["patch"]) == PATCH.size and row["class"] is None
+        assert row["sink_mass"] == pytest.approx(_number(*place) / 100)
+
+
+def test_a_pattern_undefined_in_part_is_null() -> None:
+    patterns = [_patterns(0), _patterns(1)]
+    patterns[1]["patch"][1, 2, 5] = math.nan
+    found = _with_patterns(patterns)["patch"].combine_chunks()
+    found.validate(full=True)
+    assert [row for row, there in zip(ORDER, found.is_valid().to_pylist(), strict=True)
+            if not there] == [(3, 1, 2)]
 
 
 def test_a_missing_measure_is_named() -> None:

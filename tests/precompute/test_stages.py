@@ -150,6 +150,22 @@ def test_a_derived_table_is_made_again_when_its_units_change(world: Path, tmp_pa
         "head_ablations", "rank_agreement"}
 
 
+def test_heads_are_summarised_again_when_attention_is_kept(world: Path, tmp_path: Path) -> None:
+    def columns(store: Store) -> list[dict]:
+        return store.query("SELECT content_images, content_dependence, pattern FROM heads "
+                           "ORDER BY layer, head").to_pylist()
+
+    before = columns(again(world, tmp_path / "store", {}))
+    store = again(world, tmp_path / "store", {"attention": 5})
+    after = columns(store)
+    assert {(r["content_images"], r["content_dependence"]) for r in before} == {(None, None)}
+    assert {r["content_images"] for r in after} == {5}
+    assert all(r["content_dependence"] >= 0 for r in after)
+    assert [r["pattern"] for r in before] == [r["pattern"] for r in after]
+    units = places.read_sample(store.path, NAME, "attention")["units"].values()
+    assert max(map(len, units)) <= STAGES["attention"].largest
+
+
 def test_a_model_that_is_not_named_keeps_its_samples(world: Path, tmp_path: Path) -> None:
     again(world, tmp_path / "store", {"layer": 3})
     unit = next((places.model_folder(tmp_path / "store", NAME) / "layer").iterdir())
@@ -165,6 +181,7 @@ def test_a_model_that_is_not_named_keeps_its_samples(world: Path, tmp_path: Path
 @pytest.mark.parametrize(("images", "size"), [(1, 4), (32, 4), (1000, 16), (1_300_000, 512)])
 def test_units_feed_many_workers_and_are_few_files(images: int, size: int) -> None:
     assert unit_size(images) == size
+    assert unit_size(images, largest=16) == min(size, 16)
 
 
 def test_every_stage_has_what_it_writes(world: Path) -> None:

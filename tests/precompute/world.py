@@ -18,8 +18,8 @@ from tests.precompute.vits import randomise
 ARCHITECTURE = "vit_tiny_patch16_224"
 SIZE = (32, 32)
 KINDS = ("bird", "cat", "dog")
-SOME = {"mean": 5, "resample": 3, "leave_one_in": 2, "layer": 4, "partial": 2, "curves": 2,
-        "pairs": 3}
+SOME = {"attention": 3, "mean": 5, "resample": 3, "leave_one_in": 2, "layer": 4, "partial": 2,
+        "curves": 2, "pairs": 3}
 """Images of every sampled stage."""
 NONE = dict.fromkeys(SOME, 0)
 

@@ -1,0 +1,219 @@
+"""What the pattern views ask: the map, its clusters and evidence, one head's attention.
+
+Names of columns come from tables in this file, values travel as parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from store import kept
+from store.queries import Ask, Query
+from store.reader import Store
+from store.schema import TABLES
+from store.selection import HeadKey, Predicate
+from store.similar import alike as most_alike
+
+BINS = 72
+"""Of the map's density, along each axis."""
+
+AXES = {"autoencoder": ("x", "y", "error"), "pca": ("pca_x", "pca_y", "pca_error")}
+"""The columns of a space: its 2-D layout and its reconstruction error."""
+
+MEANS = {"patch": "patch_pattern", "class": "class_pattern"}
+CODES = {"patch": "patch", "class": "class"}
+"""The columns that hold a kind of pattern, in `heads` and in `pattern_inputs`."""
+
+_GRAIN = ("model", "image", "layer", "head")
+_HEAD = "model = $model AND layer = $layer AND head = $head"
+
+
+def blocks() -> Query:
+    """The geometry of every block."""
+    return Query("SELECT model, layer, heads, grid_h, grid_w, prefix_tokens, class_token, "
+                 "class_query, window_h IS NOT NULL AS windowed FROM layers ORDER BY model, layer")
+
+
+def placed() -> Query:
+    """A row per model and kind of pattern that has places in the pattern spaces."""
+    return Query("SELECT DISTINCT model, kind FROM head_places WHERE x IS NOT NULL "
+                 "ORDER BY model, kind DESC")
+
+
+def kinds() -> Query:
+    """A row per model and kind of pattern that its heads have."""
+    each = " UNION ALL ".join(f"SELECT DISTINCT model, '{kind}' AS kind FROM heads WHERE "
+                              f"{column} IS NOT NULL" for kind, column in MEANS.items())
+    return Query(f"FROM ({each}) ORDER BY model, kind DESC")
+
+
+def kept_images() -> Query:
+    """A row per model and image of which the attention is kept."""
+    return Query("SELECT DISTINCT model, image FROM attention WHERE layer = 0 AND head = 0 "
+                 "ORDER BY model, image")
+
+
+def places(ask: Ask, kind: str, space: str, focus: int | None) -> Query:
+    """A row per head: where its mean pattern lies, or its pattern on the focused image."""
+    x, y, error = AXES[space]
+    table, image = ("head_places", "") if focus is None else ("head_patterns", "image = $focus")
+    among = _of_kind(ask, kind).and_(Predicate(image, {} if focus is None else {"focus": focus}))
+    return Query(f"""
+SELECT p.model, p.layer, p.head, p.{x} AS x, p.{y} AS y, p.{error} AS error, c.cluster,
+       h.pattern, h.pattern_score, h.content_dependence
+FROM (SELECT * FROM {table} {among.where}) p JOIN heads h USING (model, layer, head)
+LEFT JOIN (SELECT model, layer, head, cluster FROM head_places WHERE kind = $kind) c
+USING (model, layer, head)
+WHERE p.{x} IS NOT NULL ORDER BY p.model, p.layer, p.head""".strip(), among.params)
+
+
+def cloud(ask: Ask, kind: str, space: str, bins: int = BINS) -> Query:
+    """A row per cell of the map that holds patterns of heads on images: how many, and how many of
+    them pass the filters; the cells divide [x0, x1] and [y0, y1]."""
+    x, y, _ = AXES[space]
+    among, passes = _of_kind(ask, kind), ask.where(_GRAIN)
+    return Query(f"""
+WITH one AS (
+  SELECT {x} AS x, {y} AS y, {passes.expression} AS kept FROM head_patterns
+  {among.where} AND {x} IS NOT NULL
+), span AS (SELECT min(x) AS x0, max(x) AS x1, min(y) AS y0, max(y) AS y1 FROM one)
+SELECT x0, x1, y0, y1, {_bin('x')} AS i, {_bin('y')} AS j, count(*) AS everything,
+       count(*) FILTER (kept) AS kept
+FROM one, span GROUP BY ALL ORDER BY i, j""".strip(), {**among.and_(passes).params, "bins": bins})
+
+
+def _bin(axis: str) -> str:
+    place = f"({axis} - {axis}0) / nullif({axis}1 - {axis}0, 0) * $bins"
+    return f"least($bins - 1, coalesce(floor({place}), 0))::INTEGER"
+
+
+def sample(ask: Ask, kind: str, space: str, most: int) -> Query:
+    """Up to `most` heads on images, always the same ones: where they lie, whether they pass."""
+    x, y, _ = AXES[space]
+    among, passes = _of_kind(ask, kind), ask.where(_GRAIN)
+    return Query(f"""
+SELECT model, image, layer, head, {x} AS x, {y} AS y, {passes.expression} AS kept
+FROM head_patterns {among.where} AND {x} IS NOT NULL
+ORDER BY hash(model, image, layer, head) LIMIT $most""".strip(),
+                 {**among.and_(passes).params, "most": most})
+
+
+def clusters(ask: Ask, kind: str, space: str) -> Query:
+    """A row per cluster and model on show: the cluster, the middle of its heads of that model in
+    the map, how many heads that is, how many of them are chosen, and which they are."""
+    x, y, _ = AXES[space]
+    among, chosen = _of_kind(ask, kind), ask.where(("model", "layer", "head"))
+    return Query(f"""
+SELECT c.cluster, c.name, c.agreement, c.heads AS all_heads, p.model, count(*) AS heads,
+       count(*) FILTER ({chosen.expression}) AS chosen, avg(p.{x}) AS x, avg(p.{y}) AS y,
+       string_agg(layer || '.' || head, ',' ORDER BY layer, head) AS keys
+FROM (SELECT * FROM head_places {among.where}) p
+JOIN (SELECT * FROM pattern_clusters WHERE kind = $kind) c USING (cluster)
+GROUP BY ALL ORDER BY c.cluster, p.model""".strip(), among.and_(chosen).params)
+
+
+def evidence(kind: str) -> Query:
+    """A row per test and space: how good the space is."""
+    return Query("SELECT test, detail, space, value, chance, low, high, better, text "
+                 "FROM pattern_evidence WHERE kind = $kind ORDER BY test, detail, space",
+                 {"kind": kind})
+
+
+def fits(ask: Ask, kind: str) -> Query:
+    """A row per model on show: whether the space was fitted on its heads, and how."""
+    return Query("SELECT m.model, list_contains(s.models, m.model) AS fitted, s.patterns, "
+                 "s.latent, s.epochs FROM pattern_spaces s, models m "
+                 "WHERE s.kind = $kind AND m.model IN (SELECT unnest($models::VARCHAR[])) "
+                 "ORDER BY m.model", {"kind": kind, "models": list(ask.models)})
+
+
+def mean_patterns(model: str, kind: str) -> Query:
+    """A row per head of a model: its mean pattern."""
+    return Query(f"SELECT layer, head, {MEANS[kind]} AS pattern FROM heads WHERE model = $model "
+                 f"AND {MEANS[kind]} IS NOT NULL ORDER BY layer, head", {"model": model})
+
+
+def patterns_at(model: str, kind: str, image: int) -> Query:
+    """A row per head of a model: its pattern on one image, in codes."""
+    return Query(f"SELECT layer, head, \"{CODES[kind]}\" AS codes FROM pattern_inputs WHERE "
+                 f"model = $model AND image = $image AND \"{CODES[kind]}\" IS NOT NULL "
+                 "ORDER BY layer, head", {"model": model, "image": image})
+
+
+def prototypes(kind: str) -> Query:
+    """A row per cluster: the pattern of its centre."""
+    return Query("SELECT cluster, prototype FROM pattern_clusters WHERE kind = $kind "
+                 "ORDER BY cluster", {"kind": kind})
+
+
+def head_card(head: HeadKey) -> Query:
+    """What is known of one head's pattern: one row, or none."""
+    return Query("SELECT model, layer, head, pattern, pattern_score, content_dependence, "
+                 f"content_images, cluster, class_cluster FROM heads WHERE {_HEAD}", _key(head))
+
+
+def image_size(image: int) -> Query:
+    return Query("SELECT image, path, label, width, height FROM images WHERE image = $image",
+                 {"image": image})
+
+
+def attention(head: HeadKey, image: int) -> Query:
+    """A row per pair of tokens that see each other: query, key, weight. One row of the store is
+    read: the head's matrix on that image."""
+    geometry = ", ".join(f"l.{c}" for c in _GEOMETRY)
+    return Query(f"""
+SELECT a.*, {geometry}
+FROM (SELECT * FROM attention WHERE {_HEAD} AND image = $image) a
+JOIN (SELECT * FROM layers WHERE model = $model AND layer = $layer) l
+USING (model, layer)""".strip(), {**_key(head), "image": image}, _links)
+
+
+_GEOMETRY = [c.name for c in TABLES["layers"].columns if c.name not in ("model", "layer")]
+
+
+def _links(store: Store, rows: pa.Table) -> pa.Table:
+    matrices = [kept.whole(kept.decode(row), row) for row in rows.to_pylist()]
+    whole = matrices[0] if matrices else np.empty((0, 0), np.float32)
+    query, key = np.nonzero(np.isfinite(whole))
+    return pa.table({"query": pa.array(query, pa.int32()), "key": pa.array(key, pa.int32()),
+                     "weight": pa.array(whole[query, key], pa.float32())})
+
+
+def alike(ask: Ask, head: HeadKey, each: int) -> Query:
+    """A row per model on show and head of it among the `each` most like `head`, the most alike
+    first, and the one that the assignment gives it, of which alone `matched` is known. No row where
+    the head has no pattern."""
+    def nearest(store: Store, rows: pa.Table) -> pa.Table:
+        named = set(rows["model"].to_pylist())
+        there = head in zip(*(rows[c].to_pylist() for c in rows.column_names), strict=True)
+        models = [m for m in ask.models if m in named] if there else []
+        return _first_of_each(most_alike(store, *head, count=len(rows), models=models), models,
+                              each) if models else _ALIKE.empty_table()
+
+    return Query("SELECT model, layer, head FROM heads WHERE patch_pattern IS NOT NULL "
+                 "ORDER BY model, layer, head", {}, nearest)
+
+
+_ALIKE = pa.schema([("model", pa.string())])
+
+
+def _first_of_each(rows: pa.Table, models: Sequence[str], each: int) -> pa.Table:
+    """The first rows of each model, and those that are assigned, in the order of `models`."""
+    places: list[int] = []
+    names, assigned = rows["model"].to_pylist(), rows["matched"].is_valid().to_pylist()
+    for model in models:
+        own = [i for i, name in enumerate(names) if name == model]
+        places += own[:each] + [i for i in own[each:] if assigned[i]]
+    return rows.take(pa.array(places, pa.int64()))
+
+
+def _of_kind(ask: Ask, kind: str) -> Predicate:
+    return ask.models_only.and_(Predicate("kind = $kind", {"kind": kind}))
+
+
+def _key(head: HeadKey) -> dict[str, object]:
+    model, layer, number = head
+    return {"model": model, "layer": layer, "head": number}
