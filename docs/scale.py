@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 
 from precompute.anatomy import Geometry
-from precompute.cost import disk, in_bytes
+from precompute.cost import disk, in_bytes, laid_out
 from precompute.samples import unit_size
 from precompute.stages import STAGES
 
@@ -41,7 +41,8 @@ class Kind:
         """As much of a model's anatomy as counting needs."""
         geometry = Geometry(self.grid, self.grid, 1, True)
         return SimpleNamespace(depth=self.depth, heads=(self.heads,) * self.depth,
-                               layers=[SimpleNamespace(geometry=geometry)] * self.depth)
+                               layers=[SimpleNamespace(geometry=geometry, heads=self.heads)]
+                               * self.depth)
 
     @property
     def vit(self) -> SimpleNamespace:
@@ -83,6 +84,8 @@ def work(kind: Kind, images: int) -> tuple[float, float]:
         files = math.ceil(count / unit_size(count, largest=stage.largest))
         operations += count * stage.passes(kind.anatomy, 1) * kind.pass_operations
         size += disk(stage, kind.vit, count, files)
+        if stage.name == "heads":
+            size += laid_out(kind.vit, count, files)
     return operations, size
 
 

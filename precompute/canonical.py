@@ -40,9 +40,8 @@ class _Lens:
 
     `pairs`: how many there are at each offset. `down`, `right`: resample its two axes. `bands`: the
     masses that are sums over offsets. `class_down`, `class_right`: pool the image. `sinks`: how
-    much of the keys, largest first, counts as sinks. `rows`: those of a uniform head. `log_seen`:
-    ln of how many patches each sees, `asks`: each query's share in the mean over those who see
-    more than one.
+    much of the keys, largest first, counts as sinks. `log_seen`: ln of how many patches each sees,
+    `asks`: each query's share in the mean over those who see more than one.
     """
 
     pairs: Float[Tensor, "dy dx"]
@@ -52,7 +51,6 @@ class _Lens:
     class_down: Float[Tensor, "class_cell grid_y"]
     class_right: Float[Tensor, "class_cell grid_x"]
     sinks: Float[Tensor, "window rank"]
-    rows: Float[Tensor, "window patch_query patch_key"]
     log_seen: Float[Tensor, "window patch_query"]
     asks: Float[Tensor, "window patch_query"]
 
@@ -75,7 +73,8 @@ def canonical(looking: Looking) -> dict[str, Tensor]:
 
 def uniform_masses(geometry: Geometry) -> dict[str, float]:
     """The masses of a head that looks at all the patches it sees alike."""
-    rows = _lens(geometry).rows[None, :, None]
+    sees = _sees(geometry)
+    rows = (sees / sees.sum(-1, keepdim=True).clamp_min(1))[None, :, None]
     found = _masses(rows, offsets_of(rows, geometry), geometry)
     return {name: mass.item() for name, mass in found.items()}
 
@@ -154,8 +153,7 @@ MASSES = (*_bands(Windows(1, 1)), "sink_mass")
 
 @lru_cache(maxsize=64)
 def _lens(geometry: Geometry) -> _Lens:
-    layout, side = layout_of(geometry), window_of(geometry)
-    sees = torch.ones_like(layout.far) if layout.pairs is None else layout.pairs.double()
+    layout, side, sees = layout_of(geometry), window_of(geometry), _sees(geometry)
     seen, queries = sees.sum(-1), layout.queries.sum()
     asks = (seen > 1).double()
     bands = torch.stack(list(_bands(side).values()), dim=-1)
@@ -167,8 +165,13 @@ def _lens(geometry: Geometry) -> _Lens:
         bands.flatten(0, 1).double() / queries,
         _pooling(geometry.grid_h), _pooling(geometry.grid_w),
         (sinks[:, None] - rank).clamp(0, 1) / queries,
-        sees / seen.clamp_min(1)[..., None],
         seen.clamp_min(2).log(), asks / asks.sum())
+
+
+def _sees(geometry: Geometry) -> Float[Tensor, "window patch_query patch_key"]:
+    """1 where a patch sees another at an offset, else 0."""
+    layout = layout_of(geometry)
+    return torch.ones_like(layout.far) if layout.pairs is None else layout.pairs.double()
 
 
 def _resampling(side: int) -> Float[Tensor, "cell offset"]:

@@ -20,6 +20,7 @@ from precompute.clean import CleanPass, clean_pass
 from precompute.heads import measure_heads
 from precompute.models import Vit
 from precompute.orders import split
+from precompute.patterning import LATENT
 from precompute.progress import say
 from precompute.readout import Nothing
 from precompute.register import read_row
@@ -91,7 +92,8 @@ def model_costs(writer: StoreWriter, name: str, vit: Vit, wanted: Mapping[str, i
             speed = speed or calibrate(vit, row["engine"], row["precision"])
             passes = images * stage.passes(vit.anatomy, draws)
             yield Cost(f"{name}, {stage.name}", images, passes * speed.operations,
-                       passes * speed.seconds / workers, disk(stage, vit, images, files))
+                       passes * speed.seconds / workers, disk(stage, vit, images, files)
+                       + (laid_out(vit, images, files) if stage.name == "heads" else 0))
 
 
 def to_do(writer: StoreWriter, name: str, stage: Stage, wanted: int | None, candidates: int,
@@ -156,6 +158,13 @@ def disk(stage: Stage, vit: Vit, images: int, files: int) -> float:
                for table in stage.tables)
 
 
+def laid_out(vit: Vit, images: int, files: int) -> float:
+    """Bytes of the places of these images' patterns, which follow from the head stage."""
+    rows = sum(layer.heads * ((not layer.geometry.class_query) + layer.geometry.class_token)
+               for layer in vit.anatomy.layers)
+    return _table_bytes(TABLES["head_patterns"], images * rows, vit, files)
+
+
 def _table_bytes(table: Table, rows: int, vit: Vit, files: int) -> float:
     groups = files if table.rows_at_once is None else rows / table.rows_at_once
     return rows * row_bytes(table.name, vit) + groups * COLUMN * len(table.columns)
@@ -182,7 +191,7 @@ def lengths(vit: Vit) -> dict[str, int | float]:
     return {"embedding": getattr(vit.model, "num_features", 0), "top5": 6,
             "logits": len(vit.class_names or ()), "hop_strength": hops, "hop_mass": hops,
             "patch": PATCH.size, "class": CLASS.size * any(s.class_token for s in shapes),
-            "near": NEAR_SIDE ** 2, "tops": sum(rows) / len(rows),
+            "near": NEAR_SIDE ** 2, "latent": LATENT, "pca": LATENT, "tops": sum(rows) / len(rows),
             "weights": sum(weights) / len(weights)}
 
 

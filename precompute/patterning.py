@@ -54,12 +54,14 @@ def lay_out(writer: StoreWriter, latent: int | None = None, refit: bool = False)
 
 
 def tell_known(known: Mapping[str, dict], atlas: Atlas, latent: int | None) -> None:
-    """Say what stays as it was fitted."""
+    """Say what stays as it was fitted, where that could surprise."""
     for kind, row in known.items():
-        added = [model for model in atlas.models if model not in row["models"]]
+        heads = inputs.means(atlas.store("heads"), KINDS[kind])
+        added = [model for model in heads.models if model not in row["models"]
+                 and not atlas.file("head_places", model).exists()]
         if added:
-            say(f"patterns: {', '.join(added)} placed in the {kind} space that was fitted on "
-                f"{', '.join(row['models'])}; --refit-patterns fits it on all")
+            say(f"patterns: placing {', '.join(added)} in the {kind} space that was fitted on "
+                f"{', '.join(row['models'])} (--refit-patterns fits it on all)")
         if latent not in (None, row["latent"]):
             say(f"patterns: the {kind} space has latents of {row['latent']} numbers; "
                 f"--refit-patterns makes them {latent}")

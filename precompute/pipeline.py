@@ -17,6 +17,7 @@ from precompute.batches import batches, part_rows, unit_sizes
 from precompute.cost import tell_cost
 from precompute.describe import choose_classifier, class_map, describe, tell_labels
 from precompute.freshness import digest, read_note, write_made
+from precompute.matching import match_all
 from precompute.models import Vit
 from precompute.orders import fractions, make_orders, split
 from precompute.others import settle_reference
@@ -106,6 +107,7 @@ def precompute(request: Request) -> None:
             analyse(job, name, vit)
         finish_others(job, vits)
     lay_out(writer, request.latent, request.refit_patterns)
+    match_all(writer)
 
 
 def load_models(request: Request) -> dict[str, Vit]:

@@ -91,9 +91,8 @@ class Autoencoder:
 
 
 def _by_rows(function: Callable[[Tensor], Tensor], values: np.ndarray) -> np.ndarray:
-    """Always through whole blocks of one size: how many rows come together would show in the last
-    bits of a product."""
-    rows = torch.as_tensor(np.ascontiguousarray(values, np.float32))
+    """In memory of torch's own: where rows begin would show in the last bits of a product."""
+    rows = torch.tensor(values, dtype=torch.float32)
     return torch.cat([function(part) for part in rows.split(ROWS)]).numpy()
 
 
@@ -109,7 +108,7 @@ def fit_autoencoder(kind: Kind, shares: Shares, latent: int, seed: int = 0,
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = Network(kind, latent)
-        rows = torch.as_tensor(shares)
+        rows = torch.tensor(shares)
         network.begin(rows)
         passes = epochs(len(rows), steps)
         batches = math.ceil(len(rows) / BATCH)

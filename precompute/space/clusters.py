@@ -16,10 +16,10 @@ from sklearn.metrics import adjusted_rand_score, pairwise_distances_argmin
 
 from precompute.space.coders import Latents
 
-RUNS, STARTS, PART = 30, 5, 0.8
+RUNS, STARTS, PART = 20, 2, 0.8
 """Runs of k-means, how often each starts, and the part of the heads that it sees."""
-FEWEST, MOST = 4, 12
-"""Clusters tried."""
+COUNTS = (4, 6, 8, 10, 12)
+"""Numbers of clusters tried."""
 SLACK = 0.05
 HEADS = 3000
 """Heads looked at; of more, a random sample: agreement is a number for each pair."""
@@ -39,16 +39,16 @@ class Clusters:
 
 def fit_clusters(latents: Latents, seed: int = 0, count: int | None = None) -> Clusters:
     """`count` clusters, or the most that the runs agree on almost as well as on any number: of
-    FEWEST..MOST the largest for which the mean ARI of a run and the consensus is within SLACK of
-    the best. The largest cluster comes first.
+    COUNTS the largest for which the mean ARI of a run and the consensus is within SLACK of the
+    best. The largest cluster comes first.
 
-    Fewer than FEWEST + 1 different heads are a cluster each.
+    Where there are not more different heads than COUNTS begins with, each is a cluster.
     """
     rng = np.random.default_rng(seed)
     rows = latents if len(latents) <= HEADS else latents[
         np.sort(rng.choice(len(latents), HEADS, replace=False))]
     different = len(np.unique(rows.round(5), axis=0))
-    tried = [count] if count else range(FEWEST, min(MOST, different - 1) + 1) or [different]
+    tried = [count] if count else [n for n in COUNTS if n < different] or [different]
     found = [_consensus(rows, count, seed) for count in tried]
     best = max(alike for alike, *_ in found)
     labels, agreement = [one for alike, *one in found if alike >= best - SLACK][-1]

@@ -53,7 +53,7 @@ def test_every_view_draws_every_state(view, search, store, facts):
 
 @pytest.mark.parametrize("view", [v for v in PLOTS if v not in ("overview", "map", "look")])
 def test_axes_have_titles(view, store, facts):
-    figure = drawn(view, "?image=3", store, facts).content
+    figure = drawn(view, "?image=2", store, facts).content
     titles = [figure.layout[name].title.text for name in ("xaxis", "yaxis")]
     assert all(titles), titles
 

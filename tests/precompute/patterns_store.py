@@ -62,7 +62,8 @@ def add_unit(writer: StoreWriter, model: str, part: str, heads: Heads, images: S
 def summarise(writer: StoreWriter, model: str) -> None:
     """The `heads` table of a model's units, as of new."""
     rows = Store(writer.path, tables=("pattern_inputs",), model=model).query(
-        "SELECT layer, head, list(patch) AS patch, list(class) AS class FROM pattern_inputs "
+        "SELECT layer, head, list(patch ORDER BY image) AS patch, "
+        "list(class ORDER BY image) AS class FROM pattern_inputs "
         "GROUP BY layer, head ORDER BY layer, head").to_pylist()
     table = filled("heads", len(rows), {
         "model": [model] * len(rows), "layer": [row["layer"] for row in rows],

@@ -16,6 +16,7 @@ from precompute.cost import (
     in_bytes,
     in_operations,
     in_time,
+    laid_out,
     model_costs,
     total,
 )
@@ -95,6 +96,8 @@ def test_bytes_are_about_those_of_the_files(world: Path, tmp_path: Path) -> None
         found = sum(f.stat().st_size for f in files)
         expected = disk(stage, vit, images, len(files) // len(stage.tables))
         assert 0.5 < expected / found < 2, (name, expected, found)
+    placed = store.files["head_patterns"]
+    assert 0.5 < laid_out(vit, 9, len(placed)) / sum(f.stat().st_size for f in placed) < 2
 
 
 def test_costs_add_up_and_are_aligned() -> None:

@@ -32,7 +32,7 @@ def small() -> Iterator[None]:
     """Short fits, few runs."""
     with pytest.MonkeyPatch.context() as patch:
         for module, name, value in ((autoencoder, "PASSES", 4), (clusters, "RUNS", 4),
-                                    (clusters, "MOST", 5), (evidence, "SEEDS", 3)):
+                                    (clusters, "COUNTS", (4, 5)), (evidence, "SEEDS", 3)):
             patch.setattr(module, name, value)
         yield
 
@@ -167,7 +167,8 @@ def test_whatever_write_is_the_last_the_next_run_finishes(
                 continue
         break
     assert last > 10
-    assert rows_of(path) == wanted
+    found = rows_of(path)
+    assert [table for table in wanted if found[table] != wanted[table]] == []
 
 
 def test_a_refit_that_dies_leaves_one_space(store: StoreWriter,
@@ -196,7 +197,7 @@ def test_a_model_that_is_added_is_placed_among_the_others(
     lay_out(store)
     after = rows_of(store.path)
     assert ids_of(store.path) == spaces
-    assert "c placed in the patch space" in capsys.readouterr().err
+    assert "placing c in the patch space" in capsys.readouterr().err
     for table in ("head_patterns", "head_places"):
         assert [r for r in after[table] if r["model"] != "c"] == before[table]
     assert sum(r["model"] == "c" for r in after["head_patterns"]) == 2 * 6 * len(HEADS)
