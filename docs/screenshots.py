@@ -20,8 +20,9 @@ FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--use-gl=angle",
          "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--no-first-run",
          "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 SIZES = {"": (1440, 900), "-narrow": (1024, 900)}
-DRAWN = """[...document.querySelectorAll('.plot')].every(plot =>
-(((plot.querySelector('.js-plotly-plot') || {}).layout || {}).meta || {}).axes)"""
+DRAWN = """(plots => plots.length && plots.every(plot =>
+(((plot.querySelector('.js-plotly-plot') || {}).layout || {}).meta || {}).axes))(
+[...document.querySelectorAll('.plot')])"""
 
 
 def main() -> None:

@@ -91,6 +91,8 @@ REFUSED = {
     "zero ablation of some": (["precompute", "--model", SPEC, "--ablation", "zero=5"],
                               "zero ablation is done on all images"),
     "a sample of no number": (["precompute", "--model", SPEC, "--partial", "-1"], "-1"),
+    "a latent of no number": (["precompute", "--model", SPEC, "--latent", "0"], "0"),
+    "a latent too large": (["precompute", "--model", SPEC, "--latent", "65"], "1 to 64"),
     "kept attention of no number": (["precompute", "--model", SPEC, "--keep-attention", "many"],
                                     "'many' is no number of images"),
     "kept attention of fewer than none": (["precompute", "--model", SPEC, "--keep-attention=-3"],

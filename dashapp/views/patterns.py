@@ -16,6 +16,9 @@ from store import pattern_queries, queries
 from store.queries import Ask, Query
 from store.schema import measure
 
+EMPTY = 160
+"""Pixels of a map that only says why it is empty."""
+
 MOST_POINTS = 6000
 """Dots of the scatter plot."""
 
@@ -39,8 +42,7 @@ def _draw_map(rows: Rows, state: State, facts: Facts) -> Drawn:
     models, heads = shown(state, facts), rows["heads"]
     without = _without(state, facts)
     if not heads.num_rows:
-        return Drawn(theme.empty(figures.HEIGHT, theme.wrapped(
-            without or NOT_FITTED, 60)), "")
+        return Drawn(theme.empty(EMPTY, theme.wrapped(_nothing(state, facts), 60)), "")
     clusters = _merged(rows["clusters"].to_pylist())
     colours = figures.paint(
         heads, state.paint, models, state.axis == "depth", measure(state.importance),
@@ -78,6 +80,15 @@ def _without(state: State, facts: Facts) -> str:
     return " ".join(said)
 
 
+def _nothing(state: State, facts: Facts) -> str:
+    """Why there is nothing at all to show."""
+    return _without(state, facts) if _fitted(facts) else NOT_FITTED
+
+
+def _fitted(facts: Facts) -> bool:
+    return any(model.placed for model in facts.models)
+
+
 def _caption(state: State, without: str) -> str:
     dots = "mean pattern over images" if state.focus is None else f"pattern on image {state.focus}"
     cloud = (f"up to {MOST_POINTS:,} single heads on single images"
@@ -95,7 +106,7 @@ def _ask_prototypes(ask: Ask, state: State, facts: Facts) -> dict[str, Query]:
 def _draw_prototypes(rows: Rows, state: State, facts: Facts) -> Drawn:
     found = rows["clusters"].to_pylist()
     if not found:
-        return Drawn(html.P(_without(state, facts) or NOT_FITTED, className="hint"), "")
+        return Drawn(html.P(_nothing(state, facts), className="hint"), "")
     ring = pictures.READING if state.kind == "patch" else pictures.READING.split(";")[0] + "."
     what = "mean offset from a patch to those it looks at" if state.kind == "patch" else \
         "where in the image the class token looks"
@@ -111,9 +122,8 @@ def _ask_evidence(ask: Ask, state: State, facts: Facts) -> dict[str, Query]:
 def _draw_evidence(rows: Rows, state: State, facts: Facts) -> Drawn:
     found = rows["evidence"].to_pylist()
     if not found:
-        return Drawn(html.P(NOT_FITTED if not any(m.placed for m in facts.models) else
-                            "Nothing was tested: that takes more images or models.",
-                            className="hint"), "")
+        return Drawn(html.P("Nothing was tested: that takes more images or models."
+                            if _fitted(facts) else NOT_FITTED, className="hint"), "")
     return Drawn(evidence_table(found), _fitted_on(rows["fits"].to_pylist()))
 
 

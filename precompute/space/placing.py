@@ -107,9 +107,9 @@ def _clusters_of(atlas: Atlas, space: Space) -> Iterator[dict]:
     xy = space.maps["autoencoder"].place(centres)
     for cluster, prototype in enumerate(prototypes):
         own = labels == cluster
-        yield {"kind": space.kind.name, "cluster": cluster, "name": commonest(list(heads.name[own])),
-               "heads": int(own.sum()), "prototype": prototype,
-               "agreement": space.clusters.agreement[cluster],
+        yield {"kind": space.kind.name, "cluster": cluster,
+               "name": commonest(list(heads.name[own])), "heads": int(own.sum()),
+               "prototype": prototype, "agreement": space.clusters.agreement[cluster],
                "x": xy[cluster, 0], "y": xy[cluster, 1]}
 
 

@@ -84,8 +84,9 @@ class Page:
     def open(self, url: str) -> Page:
         self.tab.goto(url)
         self.tab.wait_for_function(
-            "[...document.querySelectorAll('.plot')].every(plot => (((plot.querySelector("
-            "'.js-plotly-plot') || {}).layout || {}).meta || {}).axes)", timeout=60_000)
+            "(plots => plots.length && plots.every(plot => (((plot.querySelector("
+            "'.js-plotly-plot') || {}).layout || {}).meta || {}).axes))"
+            "([...document.querySelectorAll('.plot')])", timeout=60_000)
         self.settle()
         return self
 

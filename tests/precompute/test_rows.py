@@ -108,7 +108,7 @@ def test_a_layer_all_of_whose_profiles_are_undefined() -> None:
 
 def _patterns(layer: int) -> PerLayer:
     """`near` is 25 shares that tell their row, `class` is undefined, masses are numbers."""
-    shares = _values(layer)[..., None] / 200 + torch.arange(25) / 100
+    shares = _values(layer)[..., None] / 200 + torch.arange(25) / 101
     found = {c.name: _values(layer) / 100 for c in TABLES["pattern_inputs"].columns
              if c.name.endswith("_mass")}
     return found | {"near": shares, "patch": shares.repeat(1, 1, 7)[..., :PATCH.size],
@@ -128,7 +128,7 @@ def test_patterns_are_bytes_of_square_roots() -> None:
     assert found.schema == TABLES["pattern_inputs"].arrow
     for row, place in zip(found.to_pylist(), ORDER, strict=True):
         assert (row["image"], row["layer"], row["head"]) == place
-        wanted = [_number(*place) / 200 + i / 100 for i in range(25)]
+        wanted = [_number(*place) / 200 + i / 101 for i in range(25)]
         assert row["near"] == [round(255 * math.sqrt(share)) for share in wanted]
         assert len(row["patch"]) == PATCH.size and row["class"] is None
         assert row["sink_mass"] == pytest.approx(_number(*place) / 100)

@@ -21,8 +21,8 @@ from precompute.space.autoencoder import (
 )
 from precompute.space.clusters import fit_clusters
 from precompute.space.coders import divergence, fit_components, fit_mean, normalised, roots
-from precompute.space.inputs import Means, Single
 from precompute.space.fitting import fit
+from precompute.space.inputs import Means, Single
 from precompute.space.maps import Map, fit_map
 from precompute.space.space import from_bytes
 from store.canon import CLASS, PATCH, Kind
