@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dash import html
 
+from store.pattern_tables import VERDICTS
+
 SPACES = {"autoencoder": "autoencoder", "pca": "PCA", "mean": "mean pattern"}
 
 
 def table(rows: list[dict]) -> list:
-    """`rows` as `pattern_queries.evidence` gives them; begins with where PCA is as good."""
+    """`rows` as `pattern_queries.evidence` gives them; begins with which space is better."""
     tests: dict[tuple[str, str], dict[str, dict]] = {}
     for row in rows:
         tests.setdefault((row["test"], row["detail"] or ""), {})[row["space"]] = row
@@ -21,24 +23,15 @@ def table(rows: list[dict]) -> list:
 
 
 def _verdict(tests: list[dict[str, dict]]) -> html.P:
-    both = [found for found in tests if {"autoencoder", "pca"} <= set(found)]
-    draws = sum(as_good(found["pca"], found["autoencoder"]) for found in both)
+    """In how many tests which space was better, as their sentences say."""
+    texts = [next(iter(found.values()))["text"] or "" for found in tests]
+    counts = {verdict: sum(text.rstrip(".").endswith(verdict) for text in texts)
+              for verdict in VERDICTS}
+    both = sum(counts.values())
     if not both:
         return html.P("No test compares the two spaces.")
-    said = "no test" if not draws else f"{draws} of {len(both)} tests"
-    return html.P(["PCA is as good as the autoencoder, or better, in ", html.B(said), "."])
-
-
-def as_good(pca: dict, autoencoder: dict) -> bool:
-    """Whether PCA is not behind: their intervals meet, or, without any, its value is no worse."""
-    sign = autoencoder["better"]
-    best = max(sign * pca[end] for end in _ends(pca))
-    return best >= min(sign * autoencoder[end] for end in _ends(autoencoder))
-
-
-def _ends(row: dict) -> tuple[str, ...]:
-    """The columns of a row's interval, or of its value where it has none."""
-    return ("value",) if row["low"] is None or row["high"] is None else ("low", "high")
+    said = ", ".join(f"{verdict} in {count}" for verdict, count in counts.items() if count)
+    return html.P([f"Of {both} tests that compare the two spaces, ", html.B(said), "."])
 
 
 def _line(test: str, detail: str, found: dict[str, dict], used: list[str]) -> html.Tr:

@@ -13,6 +13,7 @@ from dashapp.parts import button
 from dashapp.pictures import head_picture
 from dashapp.state import State
 from store import queries
+from store.pattern_tables import KINDS
 from store.queries import Ask, Query
 from store.reader import Store
 from store.schema import measure
@@ -158,7 +159,7 @@ def head_card(rows: list[dict], state: State, facts: Facts, image: int | None) -
     model = facts.model(state.opened[0])
     row = rows[0]
     pictures = [html.Figure([head_picture(facts, state.opened, kind, 6), html.Figcaption(kind)])
-                for kind in model.kinds]
+                for kind in KINDS if row[kind]]
     others = [h for h in state.selection.heads if h[0] in state.models][-MOST_HEADS:]
     return [html.Div([
         html.Div(pictures, className="head-pictures"),

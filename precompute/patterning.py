@@ -87,7 +87,8 @@ def trial_of(atlas: Atlas, space: Space) -> Trial:
     sample = inputs.sample(atlas.store("images"), space.kind,
                            atlas.rows[space.kind.name]["models"])
     weights = atlas.store("models").query(
-        "SELECT model, weights_sha256 FROM models ORDER BY image_h * image_w, model").to_pylist()
+        "SELECT model, weights_sha256 FROM models ORDER BY image_h::INT * image_w, model"
+    ).to_pylist()
     twins = tuple((one["model"], other["model"])
                   for one, other in itertools.combinations(weights, 2)
                   if one["weights_sha256"] == other["weights_sha256"]

@@ -27,6 +27,9 @@ MEANS = {"patch": "patch_pattern", "class": "class_pattern"}
 CODES = {"patch": "patch", "class": "class"}
 """The columns that hold a kind of pattern, in `heads` and in `pattern_inputs`."""
 
+NO_NAME = "no name"
+"""Of a cluster none of whose heads has a named pattern."""
+
 _GRAIN = ("model", "image", "layer", "head")
 _HEAD = "model = $model AND layer = $layer AND head = $head"
 
@@ -107,7 +110,8 @@ def clusters(ask: Ask, kind: str, space: str) -> Query:
     x, y, _ = AXES[space]
     among, chosen = _of_kind(ask, kind), ask.where(("model", "layer", "head"))
     return Query(f"""
-SELECT c.cluster, c.name, c.agreement, c.heads AS all_heads, p.model, count(*) AS heads,
+SELECT c.cluster, coalesce(c.name, '{NO_NAME}') AS name, c.agreement, c.heads AS all_heads, p.model,
+       count(*) AS heads,
        count(*) FILTER ({chosen.expression}) AS chosen, avg(p.{x}) AS x, avg(p.{y}) AS y,
        string_agg(layer || '.' || head, ',' ORDER BY layer, head) AS keys
 FROM (SELECT * FROM head_places {among.where}) p
@@ -152,7 +156,8 @@ def prototypes(kind: str) -> Query:
 def head_card(head: HeadKey) -> Query:
     """What is known of one head's pattern: one row, or none."""
     return Query("SELECT model, layer, head, pattern, pattern_score, content_dependence, "
-                 f"content_images, cluster, class_cluster FROM heads WHERE {_HEAD}", _key(head))
+                 "content_images, cluster, class_cluster, patch_pattern IS NOT NULL AS patch, "
+                 f"class_pattern IS NOT NULL AS class FROM heads WHERE {_HEAD}", _key(head))
 
 
 def image_size(image: int) -> Query:

@@ -20,6 +20,10 @@ SPACES: dict[str, str] = {
 }
 """How patterns are laid out; both stand side by side wherever patterns are shown."""
 
+AE_BETTER, AS_GOOD, PCA_BETTER = VERDICTS = (
+    "the autoencoder is better", "PCA is as good", "PCA is better")
+"""How a sentence of pattern_evidence ends where it compares the two spaces."""
+
 _KIND = Column("kind", TEXT, "of pattern: " + " or ".join(KINDS))
 _SPACE = Column("space", TEXT, "; ".join(f"{name}: {text}" for name, text in SPACES.items()))
 _OTHER = (Column("other_model", TEXT, "the model it is compared with"),
@@ -120,7 +124,8 @@ PATTERN_TABLES: tuple[Table, ...] = (
         Column("low", FLOAT, "2.5 % end of its interval, or the worst seed's; NULL without one"),
         Column("high", FLOAT, "97.5 % end of its interval, or the best seed's; NULL without one"),
         Column("better", SMALL, "1 where more is better, -1 where less"),
-        Column("text", TEXT, "what it means, in one sentence"),
+        Column("text", TEXT, "what it means, in one sentence; where both spaces were tested it "
+               f"ends: {AE_BETTER}, {AS_GOOD} or {PCA_BETTER}"),
     )),
     Table("pattern_clusters", "one row per kind and cluster of heads",
           "patterns/pattern_clusters.parquet", ("kind", "cluster"), (

@@ -44,6 +44,8 @@ class Store:
         self.path = path
         self._tables, self._model = tuple(tables), model
         self._connection = duckdb.connect(config=dict(settings or {}))
+        # footers of files with a row group per head are long, and read once instead of per query
+        self._connection.execute("LOAD parquet; SET GLOBAL parquet_metadata_cache = true")
         self._files: dict[str, list[Path]] = {}
         self._looked_at: dict[tuple[Path, int, int], bool] = {}
         self.damaged: list[Path] = []

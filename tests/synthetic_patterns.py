@@ -23,6 +23,7 @@ from precompute.rows import PerLayer
 from precompute.strength import look
 from store import places
 from store.canon import KINDS, Kind, encode
+from store.pattern_tables import AE_BETTER, AS_GOOD
 from store.schema import TABLES
 from store.writer import StoreWriter, to_table
 from tests.precompute.patterns_world import attention_of
@@ -172,13 +173,13 @@ def _prototype(kind: Kind, cluster: int) -> np.ndarray:
 
 
 def _evidence() -> pa.Table:
-    made = [("held-out images", "", (0.010, 0.025, 0.21), None, -1),
-            ("same head on another image", "", (0.50, 0.51, None), 0.014, 1),
-            ("model held out", "beta", (0.068, 0.097, 0.30), None, -1)]
+    made = [("held-out images", "", (0.010, 0.025, 0.21), None, -1, AE_BETTER),
+            ("same head on another image", "", (0.50, 0.51, None), 0.014, 1, AS_GOOD),
+            ("model held out", "beta", (0.068, 0.097, 0.30), None, -1, AE_BETTER)]
     rows = [{"kind": kind, "space": space, "test": test, "detail": detail, "value": value,
              "chance": chance, "low": None, "high": None, "better": better,
-             "text": f"What {test} says, in one sentence."}
-            for kind in KINDS for test, detail, values, chance, better in made
+             "text": f"What {test} says: {verdict}."}
+            for kind in KINDS for test, detail, values, chance, better, verdict in made
             for space, value in zip(("autoencoder", "pca", "mean"), values, strict=True)
             if value is not None]
     return _table("pattern_evidence", rows)

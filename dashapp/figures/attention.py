@@ -47,8 +47,7 @@ def look(matrix: Matrix, token: int, looks: str, image: int, box: Box) -> go.Fig
         figure.data[-1].update(text=[names], hovertemplate="%{text}<br>weight %{z:.3g}"
                                "<extra></extra>")
     _titles(figure, block)
-    _mark(figure, values, token, block)
-    return figure
+    return figure.update_layout(shapes=_marks(values, token, block))
 
 
 def _look_axes(block: Block) -> dict:
@@ -96,26 +95,29 @@ def _titles(figure: go.Figure, block: Block) -> None:
                               xanchor="right", yanchor="middle", **strip)
 
 
-def _mark(figure: go.Figure, values: np.ndarray, token: int, block: Block) -> None:
-    """The picked token in blue on both images, its strongest targets in orange on the first."""
-    _outline(figure, token, block, CLASS_COLOUR, 3, ("", "2"))
+def _marks(values: np.ndarray, token: int, block: Block) -> list[dict]:
+    """Frames: a thin one around each prefix token, a blue one around the picked token on both
+    images, orange ones around its strongest targets on the first."""
     known = np.where(np.isfinite(values), values, -1.0)
-    for target in np.argsort(-known, kind="stable")[:TARGETS]:
-        if known[target] > 0 and target >= block.prefix:
-            _outline(figure, int(target), block, PATCH_COLOUR, 2, ("",), 0.12)
+    targets = [int(t) for t in np.argsort(-known, kind="stable")[:TARGETS]
+               if known[t] > 0 and t >= block.prefix]
+    return [*(frame for number in range(block.prefix)
+              for frame in _frames(number, block, theme.FAINT, 1, ())),
+            *_frames(token, block, CLASS_COLOUR, 3, ("", "2")),
+            *(frame for target in targets
+              for frame in _frames(target, block, PATCH_COLOUR, 2, ("",), 0.12))]
 
 
-def _outline(figure: go.Figure, token: int, block: Block, colour: str, width: float,
-             axes: tuple[str, ...], inset: float = 0.0) -> None:
+def _frames(token: int, block: Block, colour: str, width: float, axes: tuple[str, ...],
+            inset: float = 0.0) -> list[dict]:
+    """A rectangle around a token in each of these panes; a prefix token has a pane of its own."""
     if token < block.prefix:
         row, column, axes = 0, token, ("3",)
     else:
         row, column = divmod(token - block.prefix, block.grid_w)
-    for axis in axes:
-        figure.add_shape(type="rect", xref=f"x{axis}", yref=f"y{axis}", name="token",
-                         x0=column - 0.5 + inset, x1=column + 0.5 - inset,
-                         y0=row - 0.5 + inset, y1=row + 0.5 - inset,
-                         line={"color": colour, "width": width})
+    return [{"type": "rect", "xref": f"x{axis}", "yref": f"y{axis}", "name": "token",
+             "x0": column - 0.5 + inset, "x1": column + 0.5 - inset, "y0": row - 0.5 + inset,
+             "y1": row + 0.5 - inset, "line": {"color": colour, "width": width}} for axis in axes]
 
 
 def lines(matrix: Matrix, low: float, high: float, token: int, looks: str) -> tuple[go.Figure, int]:

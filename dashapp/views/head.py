@@ -78,7 +78,7 @@ def _draw_lines(matrix: Matrix, rows: Rows, state: State, facts: Facts) -> Drawn
     figure, count = figures.lines(matrix, low, high, token, state.looks)
     cut = f" The strongest {figures.MOST_LINES:,} are drawn." if count > figures.MOST_LINES else ""
     none = "" if count else " Brush D5 elsewhere, or double-click it."
-    return Drawn(figure, f"{count:,} links of {len(matrix.seen):,} weigh "
+    return Drawn(figure, f"{count:,} of {len(matrix.seen):,} links, of weights "
                          f"{_between(low, min(high, matrix.top))}.{cut}{none} Blue: to or from the "
                          "class or other prefix tokens; orange: between patches; bold: the picked "
                          "token's.")

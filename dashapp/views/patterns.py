@@ -52,7 +52,8 @@ def _draw_map(rows: Rows, state: State, facts: Facts) -> Drawn:
                           state.focus)
     behind = figures.add_points if state.cloud == "scatter" else figures.add_density
     behind(figure, rows["cloud"], bool(state.selection.clauses))
-    figures.add_names(figure, [(c["name"], c["x"], c["y"]) for c in clusters])
+    figures.add_names(figure, [(c["name"], c["x"], c["y"]) for c in clusters
+                               if c["name"] != pattern_queries.NO_NAME])
     return Drawn(figure, _caption(state, without))
 
 
@@ -124,7 +125,9 @@ def _draw_evidence(rows: Rows, state: State, facts: Facts) -> Drawn:
     if not found:
         return Drawn(html.P("Nothing was tested: that takes more images or models."
                             if _fitted(facts) else NOT_FITTED, className="hint"), "")
-    return Drawn(evidence_table(found), _fitted_on(rows["fits"].to_pylist()))
+    placed = {m.name for m in facts.models if state.kind in m.placed}
+    return Drawn(evidence_table(found), _fitted_on([
+        row for row in rows["fits"].to_pylist() if row["model"] in placed]))
 
 
 def _fitted_on(fits: list[dict]) -> str:

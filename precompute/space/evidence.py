@@ -8,7 +8,7 @@ image size) has no results.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,7 +17,7 @@ from sklearn.manifold import trustworthiness
 from sklearn.metrics import adjusted_rand_score, pairwise_distances
 
 from precompute.space.autoencoder import fit_autoencoder
-from precompute.space.clusters import fit_clusters, runs
+from precompute.space.clusters import HEADS, fit_clusters, runs
 from precompute.space.coders import Coder, divergence, fit_components, fit_mean, roots
 from precompute.space.inputs import Means, Single
 from precompute.space.space import Space
@@ -31,9 +31,9 @@ STEPS, FEWER_STEPS = 1500, 750
 MODELS = 4
 """Where a store has more, only the first MODELS - 1 are held out in turn."""
 NEIGHBOURS = 10
+"""Of a head on the map, that should be neighbours by pattern."""
 REPLICATES, ENDS = 500, (2.5, 97.5)
 SEED, SEEDS = 0, 10
-
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,6 @@ class Trial:
     fitted_on: Single
     heads: Means
     twins: tuple[tuple[str, str], ...] = ()
-    tell: Callable[[int], object] = lambda _n: None
 
     @cached_property
     def held_out(self) -> np.ndarray:
@@ -75,10 +74,8 @@ class Trial:
         """The coders that these of the patterns make."""
         kind, latent = self.space.kind, self.space.latent
         shares = self.fitted_on.where(which).shares
-        coder = fit_autoencoder(kind, shares, latent, steps=steps)
-        self.tell(1)
-        return {"autoencoder": coder, "pca": fit_components(kind, shares, latent),
-                "mean": fit_mean(kind, shares)}
+        return {"autoencoder": fit_autoencoder(kind, shares, latent, steps=steps),
+                "pca": fit_components(kind, shares, latent), "mean": fit_mean(kind, shares)}
 
 
 def held_out_images(trial: Trial) -> Iterator[Result]:
@@ -176,13 +173,15 @@ def _alike(space: str, labels: Iterable[np.ndarray], detail: str) -> Result:
 def trustworthy(trial: Trial) -> Iterator[Result]:
     """Whether neighbours in the plane are neighbours by pattern (`sklearn` trustworthiness, over
     the roots of the mean patterns), beside that of the same places in random order."""
-    neighbours = min(NEIGHBOURS, (len(trial.heads) - 1) // 2)
+    rng = np.random.default_rng(SEED)
+    shares = rng.permutation(trial.heads.shares)[:HEADS]
+    neighbours = min(NEIGHBOURS, (len(shares) - 1) // 2)
     if neighbours < 1:
         return
-    patterns = roots(trial.space.kind, trial.heads.shares)
+    patterns = roots(trial.space.kind, shares)
     for space, coder in trial.space.coders.items():
-        places = trial.space.maps[space].place(coder.encode(trial.heads.shares))
-        shuffled = np.random.default_rng(SEED).permutation(places)
+        places = trial.space.maps[space].place(coder.encode(shares))
+        shuffled = rng.permutation(places)
         value, chance = (trustworthiness(patterns, xy, n_neighbors=neighbours)
                          for xy in (places, shuffled))
         yield Result(space, float(value), chance=float(chance))

@@ -31,7 +31,8 @@ class Map:
         rule serves an image's patterns, heads of other models, and centres of clusters.
         """
         count = min(NEAREST, len(self.anchors))
-        far, which = NearestNeighbors(n_neighbors=count).fit(self.anchors).kneighbors(latents)
+        far, which = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(
+            self.anchors).kneighbors(latents)
         # Distances in units of the smallest, so that the powers of tiny ones are numbers too.
         least = np.maximum(far[:, :1], 1e-6)
         weight = (np.maximum(far, 1e-6) / least) ** -4

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from precompute.space import evidence
 from precompute.space.evidence import Result, Trial
+from store.pattern_tables import AE_BETTER, AS_GOOD, PCA_BETTER
 
 
 @dataclass(frozen=True)
@@ -71,5 +72,5 @@ def judge(test: Test, autoencoder: Result, pca: Result, **_others: Result) -> st
     else:
         even = autoencoder.low <= pca.high and pca.low <= autoencoder.high
     if even:
-        return "PCA is as good"
-    return "the autoencoder is better" if ahead > 0 else "PCA is better"
+        return AS_GOOD
+    return AE_BETTER if ahead > 0 else PCA_BETTER

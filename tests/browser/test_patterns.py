@@ -67,7 +67,7 @@ def test_a_patch_is_picked_in_the_image_and_in_the_matrix(page, served):
     assert query(page)["query"] == [str(1 + 4 * 7 + 4)]
     page.click("look", 0, 0, axis="3")
     assert query(page)["query"] == ["0"]
-    middle = page.plot("attention", "(gd.data[0].y[20] + gd.data[0].y[21]) / 2")
+    middle = page.plot("attention", "(gd._fullData[0].y[20] + gd._fullData[0].y[21]) / 2")
     page.click("attention", 10, middle)
     assert query(page)["query"] == ["20"]
     assert "patch 2, 5" in page.tab.inner_text("#caption-look")
@@ -75,7 +75,8 @@ def test_a_patch_is_picked_in_the_image_and_in_the_matrix(page, served):
 
 def test_the_matrix_tells_its_weights(page, served):
     page.open(served + WHERE)
-    x, y = page.plot("attention", "['x', 'y'].map(a => (gd.data[0][a][9] + gd.data[0][a][10]) / 2)")
+    x, y = page.plot("attention", "['x', 'y'].map(a => (e => (e[9] + e[10]) / 2)"
+                                  "(gd._fullData[0][a]))")
     page.tab.mouse.move(*page.pixel("attention", x, y))
     page.tab.wait_for_selector("#hover:not([hidden])")
     assert page.tab.inner_text("#hover").startswith("query: patch 1, 1\nkey: patch 1, 1\nweight 0.")
@@ -85,7 +86,7 @@ def test_a_brush_of_weights_changes_the_lines(page, served):
     page.open(served + WHERE)
     before = links(page)
     top = page.plot("weights", "gd._fullLayout.xaxis.range[1]")
-    start, end = (page.pixel("weights", share * top, 0.5) for share in (0.3, 0.99))
+    start, end = (page.pixel("weights", share * top, 5) for share in (0.3, 0.99))
     page.tab.mouse.move(*start)
     page.tab.mouse.down()
     page.tab.mouse.move(*end, steps=12)
@@ -99,7 +100,7 @@ def test_a_brush_of_weights_changes_the_lines(page, served):
     page.tab.goto("about:blank")
     page.open(url)
     assert links(page) == after
-    page.tab.mouse.dblclick(*page.pixel("weights", 0.5 * top, 0.5))
+    page.tab.mouse.dblclick(*page.pixel("weights", 0.5 * top, 5))
     page.settle()
     assert "weights" not in query(page)
     assert links(page) == before
@@ -151,7 +152,7 @@ def test_words_stay_inside_their_cards(page, served, width):
     page.open(served + "?heads=0.1,3.2@alpha&paint=cluster")
     spilled = page.tab.evaluate(
         "[...document.querySelectorAll('.pane .tile, .pane .caption, .pane .panel > *')].filter("
-        "e => { const b = e.getBoundingClientRect(), p = e.closest('.pane').getBoundingClientRect();"
+        "e => { const [b, p] = [e, e.closest('.pane')].map(x => x.getBoundingClientRect());"
         "const scrolls = e.classList.contains('tile');"
         "return b.left < p.left - 1 || b.right > p.right + 1 ||"
         "(!scrolls && b.bottom > p.bottom + 1); })"

@@ -128,7 +128,7 @@ def test_a_brush_decides_what_is_drawn(store, facts):
         cells = drawn("attention", search, store, facts).content.data[0]
         assert (np.asarray(cells.z) > figures.STEPS).sum() == pytest.approx(expected, abs=1)
     caption = drawn("lines", f"{where}&weights=0.99,1", store, facts).caption
-    assert caption.startswith("0 links")
+    assert caption.startswith("0 of 2,500 links")
     assert "Brush D5 elsewhere" in caption
 
 

@@ -54,8 +54,8 @@ def test_darker_means_more():
 
 
 @pytest.mark.parametrize("url", [
-    "/pictures/heads.png?model=alpha&kind=patch", "/pictures/heads.png?model=beta&kind=patch&image=1",
-    "/pictures/prototypes.png?kind=class"])
+    "/pictures/heads.png?model=alpha&kind=patch",
+    "/pictures/heads.png?model=beta&kind=patch&image=1", "/pictures/prototypes.png?kind=class"])
 def test_pictures_are_served_and_kept_by_the_browser(client, url):
     answer = client.get(url)
     assert (answer.status_code, answer.content_type) == (200, "image/png")

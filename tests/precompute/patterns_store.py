@@ -38,7 +38,7 @@ def add_images(writer: StoreWriter, part: str, images: Sequence[int]) -> None:
         "image": list(images), "sha256": [f"{i * 7919 % 1000:04d}" for i in images]}))
 
 
-def add_model(writer: StoreWriter, name: str, weights: str | None = None, side: int = 8) -> None:
+def add_model(writer: StoreWriter, name: str, weights: str | None = None, side: int = 224) -> None:
     """A model's row."""
     writer.write_file(f"models/{places.slug(name)}/model.parquet", filled("models", 1, {
         "model": [name], "weights_sha256": [weights or name], "image_h": [side],

@@ -193,7 +193,7 @@ def test_a_refit_that_dies_leaves_one_space(store: StoreWriter,
 def test_a_model_that_is_added_is_placed_among_the_others(
         store: StoreWriter, capsys: pytest.CaptureFixture) -> None:
     before, spaces = rows_of(store.path), ids_of(store.path)
-    add_model(store, "c", weights="a", side=16)
+    add_model(store, "c", weights="a", side=336)
     looks = {kind.name: shares(kind, 12, len(HEADS), 0) for kind in (PATCH, CLASS)}
     add_unit(store, "c", "00000", HEADS, list(range(6)), {k: v[:6] for k, v in looks.items()})
     lay_out(store)

@@ -16,7 +16,7 @@ from precompute.images import decode
 from precompute.orders import fractions
 from precompute.stages import RANDOM_ORDERS
 from precompute.synergy import choose_pairs
-from store import places
+from store import canon, places
 from store.errors import ImagesError, ModelError, StoreError
 from store.reader import open_store
 from store.schema import FORMAT, MODES, SUMMARISED
@@ -43,8 +43,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (home / "images" / "notes.txt").write_text("no image")
     spec, bare = make_checkpoint(home / "a.safetensors", 3), make_checkpoint(home / "b.safetensors")
     run(home / "store", home / "images", spec, bare, names=["native", "bare"],
-        labels=home / "labels.csv", samples=SOME)
+        labels=home / "labels.csv", samples=SOME, patterns=True)
     return home
+
+
+COUNTED_ELSEWHERE = ("rank_agreement", "pattern_evidence", "pattern_clusters")
 
 
 def _specs(world: Path) -> tuple[str, str]:
@@ -62,7 +65,7 @@ def test_every_grain_is_there_once(world: Path) -> None:
     pairs = len({(r["layer"], r["head"], r["other_layer"], r["other_head"])
                  for r in found["pair_scores"]})
     assert min(orders.values()) > 20 and pairs > 28
-    assert {name: len(rows) for name, rows in found.items() if name != "rank_agreement"} == {
+    assert {name: len(rows) for name, rows in found.items() if name not in COUNTED_ELSEWHERE} == {
         "models": 2, "images": 9, "predictions": 18, "embeddings": 18, "layers": 2 * 12,
         "head_scores": 2 * ablated * 36, "head_strength": 2 * 9 * 36, "heads": 2 * 36,
         "layer_scores": 2 * SOME["layer"] * 12, "head_ablations": 2 * 4 * 36,
@@ -71,8 +74,11 @@ def test_every_grain_is_there_once(world: Path) -> None:
         "pruning_curves": sum(orders.values()) * (steps + 1),
         "pruning_areas": sum(n - RANDOM_ORDERS for n in orders.values()) * len(QUANTITIES),
         "pair_scores": SOME["pairs"] * sum(len(choose_pairs(store, m)) for m in orders),
-        "head_pairs": sum(len(choose_pairs(store, m)) for m in orders)}
-    assert found["rank_agreement"]
+        "head_pairs": sum(len(choose_pairs(store, m)) for m in orders),
+        "pattern_inputs": 2 * 9 * 36, "attention": 2 * SOME["attention"] * 36,
+        "pattern_spaces": len(canon.KINDS), "head_patterns": 2 * 9 * 36 * len(KINDS),
+        "head_places": 2 * 36 * len(canon.KINDS), "head_matches": 2 * 36}
+    assert all(found[name] for name in COUNTED_ELSEWHERE)
     assert store.query("SELECT path FROM images ORDER BY image")["path"].to_pylist() == sorted(
         ["000.jpg", "001.jpg", "002.jpg", "004.jpg", "005.jpg", "006.jpg", "008.jpg",
          "deep/er/003.png", "deep/er/007.png"])

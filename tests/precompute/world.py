@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import timm
 from PIL import Image
 from safetensors.torch import save_file
 
-from precompute.pipeline import Request, precompute
+from precompute import pipeline
 from store.reader import Store, open_store
 from store.schema import TABLES, Table
 from tests.precompute.vits import randomise
@@ -53,11 +54,14 @@ def make_checkpoint(file: Path, classes: int = 0, seed: int = 0) -> str:
     return f"{ARCHITECTURE}@{file}"
 
 
-def run(store: Path, images: Path, *specs: str, **options: object) -> Store:
-    """`headatlas precompute` without the command line, at a small size; in this process and
-    without sampled stages unless told otherwise; returns the open store."""
+def run(store: Path, images: Path, *specs: str, patterns: bool = False, **options: object) -> Store:
+    """`headatlas precompute` without the command line, at a small size; in this process, without
+    sampled stages and without the fit of the pattern spaces (ten seconds) unless told otherwise;
+    returns the open store."""
     options = {"sizes": [SIZE], "workers": 1, "samples": NONE, **options}
-    precompute(Request(models=specs, images=images, store=store, **options))
+    fit = pipeline.lay_out if patterns else lambda *_args: None
+    with mock.patch.object(pipeline, "lay_out", fit):
+        pipeline.precompute(pipeline.Request(models=specs, images=images, store=store, **options))
     return open_store(store)
 
 
