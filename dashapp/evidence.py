@@ -49,8 +49,10 @@ def _line(test: str, detail: str, found: dict[str, dict], used: list[str]) -> ht
 
 
 def _best(found: dict[str, dict]) -> str:
+    """The space with the best value; none where there is nothing to compare it with."""
     known = {space: row for space, row in found.items() if row["value"] is not None}
-    return max(known, key=lambda s: known[s]["better"] * known[s]["value"], default="")
+    return max(known, key=lambda s: known[s]["better"] * known[s]["value"]) \
+        if len(known) > 1 else ""
 
 
 def _cell(row: dict | None, best: bool) -> html.Td:

@@ -22,7 +22,7 @@ from store.canon import KINDS, decode
 from store.reader import Store
 from store.selection import HeadKey
 
-DARKEST = 6.0
+DARKEST = 4.0
 _LEVELS = 254
 """Colours of a picture; one more, the last, is transparent."""
 

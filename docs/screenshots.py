@@ -19,6 +19,9 @@ ROOT = Path(__file__).parents[1]
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--use-gl=angle",
          "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--no-first-run",
          "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+PARTS = {"-patterns": ("map", "evidence"), "-head": ("head", "alike")}
+"""Pictures of a part of the page: from one view to another."""
+
 SIZES = {"": (1440, 900), "-narrow": (1024, 900)}
 DRAWN = """(plots => plots.length && plots.every(plot =>
 (((plot.querySelector('.js-plotly-plot') || {}).layout || {}).meta || {}).axes))(
@@ -65,6 +68,14 @@ def take(page: Page, url: str, file: Path) -> None:
     page.wait_for_timeout(1500)
     page.screenshot(path=file, full_page=True)
     print(file)
+    for part, views in PARTS.items():
+        first, last = (page.locator(f".view-{view}").bounding_box() for view in views)
+        assert first is not None and last is not None
+        own = file.with_stem(file.stem + part)
+        page.screenshot(path=own, full_page=True, clip={
+            "x": 0, "y": first["y"] - 8, "width": page.viewport_size["width"],
+            "height": last["y"] + last["height"] - first["y"] + 16})
+        print(own)
 
 
 if __name__ == "__main__":

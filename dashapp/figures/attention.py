@@ -89,9 +89,9 @@ def _cells(values: np.ndarray, first: int, columns: int, axis: str, see_through:
 def _titles(figure: go.Figure, block: Block) -> None:
     strip = {"showarrow": False, "font": {"size": 11, "color": theme.MUTED}}
     if block.prefix:
-        names = "class token" if block.class_token else "prefix tokens"
-        others = f" and {block.prefix - 1} more" if block.class_token and block.prefix > 1 else ""
-        figure.add_annotation(text=names + others, x=0.61, y=0.955, xref="paper", yref="paper",
+        others = f", {block.prefix - 1} other prefix tokens" if block.prefix > 1 else ""
+        text = f"class token{others}" if block.class_token else "prefix tokens"
+        figure.add_annotation(text=text, x=0.61, y=0.955, xref="paper", yref="paper",
                               xanchor="right", yanchor="middle", **strip)
 
 

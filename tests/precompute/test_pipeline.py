@@ -76,7 +76,7 @@ def test_every_grain_is_there_once(world: Path) -> None:
         "pair_scores": SOME["pairs"] * sum(len(choose_pairs(store, m)) for m in orders),
         "head_pairs": sum(len(choose_pairs(store, m)) for m in orders),
         "pattern_inputs": 2 * 9 * 36, "attention": 2 * SOME["attention"] * 36,
-        "pattern_spaces": len(canon.KINDS), "head_patterns": 2 * 9 * 36 * len(KINDS),
+        "pattern_spaces": len(canon.KINDS), "head_patterns": 2 * 9 * 36 * len(canon.KINDS),
         "head_places": 2 * 36 * len(canon.KINDS), "head_matches": 2 * 36}
     assert all(found[name] for name in COUNTED_ELSEWHERE)
     assert store.query("SELECT path FROM images ORDER BY image")["path"].to_pylist() == sorted(
