@@ -79,13 +79,16 @@ def cloud(ask: Ask, kind: str, space: str, bins: int = BINS) -> Query:
     x, y, _ = AXES[space]
     among, passes = _of_kind(ask, kind), ask.where(_GRAIN)
     return Query(f"""
-WITH one AS (
+WITH one AS NOT MATERIALIZED (
   SELECT {x} AS x, {y} AS y, {passes.expression} AS kept FROM head_patterns
   {among.where} AND {x} IS NOT NULL
-), span AS (SELECT min(x) AS x0, max(x) AS x1, min(y) AS y0, max(y) AS y1 FROM one)
-SELECT x0, x1, y0, y1, {_bin('x')} AS i, {_bin('y')} AS j, count(*) AS everything,
-       count(*) FILTER (kept) AS kept
-FROM one, span GROUP BY ALL ORDER BY i, j""".strip(), {**among.and_(passes).params, "bins": bins})
+), span AS (SELECT min(x) AS x0, max(x) AS x1, min(y) AS y0, max(y) AS y1 FROM one),
+cells AS (
+  SELECT {_bin('x')} AS i, {_bin('y')} AS j, count(*) AS everything,
+         count(*) FILTER (kept) AS kept
+  FROM one, span GROUP BY i, j
+)
+SELECT x0, x1, y0, y1, cells.* FROM cells, span ORDER BY i, j""".strip(), {**among.and_(passes).params, "bins": bins})
 
 
 def _bin(axis: str) -> str:
