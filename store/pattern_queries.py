@@ -82,18 +82,18 @@ def cloud(ask: Ask, kind: str, space: str, bins: int = BINS) -> Query:
 WITH one AS NOT MATERIALIZED (
   SELECT {x} AS x, {y} AS y, {passes.expression} AS kept FROM head_patterns
   {among.where} AND {x} IS NOT NULL
-), span AS (SELECT min(x) AS x0, max(x) AS x1, min(y) AS y0, max(y) AS y1 FROM one),
-cells AS (
-  SELECT {_bin('x')} AS i, {_bin('y')} AS j, count(*) AS everything,
-         count(*) FILTER (kept) AS kept
+), span AS (
+  SELECT *, coalesce($bins / nullif(x1 - x0, 0), 0)::FLOAT AS per_x,
+         coalesce($bins / nullif(y1 - y0, 0), 0)::FLOAT AS per_y
+  FROM (SELECT min(x) AS x0, max(x) AS x1, min(y) AS y0, max(y) AS y1 FROM one)
+), cells AS (
+  SELECT least($bins - 1, floor((x - x0) * per_x)::INTEGER) AS i,
+         least($bins - 1, floor((y - y0) * per_y)::INTEGER) AS j,
+         count(*) AS everything, count(*) FILTER (kept) AS kept
   FROM one, span GROUP BY i, j
 )
-SELECT x0, x1, y0, y1, cells.* FROM cells, span ORDER BY i, j""".strip(), {**among.and_(passes).params, "bins": bins})
-
-
-def _bin(axis: str) -> str:
-    place = f"({axis} - {axis}0) / nullif({axis}1 - {axis}0, 0) * $bins"
-    return f"least($bins - 1, coalesce(floor({place}), 0))::INTEGER"
+SELECT x0, x1, y0, y1, cells.* FROM cells, span ORDER BY i, j""".strip(),
+                 {**among.and_(passes).params, "bins": bins})
 
 
 def sample(ask: Ask, kind: str, space: str, most: int) -> Query:

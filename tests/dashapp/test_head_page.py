@@ -65,14 +65,12 @@ def test_every_geometry_is_drawn(name, looks):
             assert len(figure.to_json()) < 500_000
 
 
-@pytest.mark.parametrize("name", BLOCKS)
+@pytest.mark.parametrize("name", [name for name in BLOCKS if name != "large"])
 def test_the_matrix_tells_weights_and_what_is_drawn(name):
     found = matrix_of(BLOCKS[name])
     low, high = found.drawn(State(links="5"))
     (cells, _) = figures.matrix(found, low, high, 0, "at").data
     meta = cells.meta["matrix"]
-    if meta["pool"] > 1:
-        pytest.skip("pooled: see below")
     shades = np.asarray(cells.z).astype(float)
     assert ((shades == 0) == ~np.isfinite(found.weights)).all()
     inside = shades > meta["steps"]
