@@ -89,7 +89,8 @@ def test_operations_are_those_of_the_matrix_products(world: Path) -> None:
 
 def test_bytes_are_about_those_of_the_files(world: Path, tmp_path: Path) -> None:
     vit = models.load(spec(world), SIZE)
-    store = run(tmp_path / "store", world / "images", spec(world), names=["m"], samples=SOME)
+    store = run(tmp_path / "store", world / "images", spec(world), names=["m"], samples=SOME,
+                patterns=True)
     for name, stage in STAGES.items():
         images = SOME.get(name, 9)
         files = [f for table in stage.tables for f in store.files[table] if f.parts[-3] == name]
