@@ -53,6 +53,13 @@ class Looking:
         """-sum w ln w of each query's weights on patches, as they are."""
         return _entropy(self.patches)
 
+    @property
+    def elsewhere(self) -> Float[Tensor, "image window head patch_query other_key"]:
+        """The patches' weights on what is no patch: prefix tokens, or the padding of windows."""
+        if layout_of(self.geometry).real is not None:
+            return self.attention - self.patches
+        return self.attention[..., self.geometry.prefix:, :self.geometry.prefix]
+
     @cached_property
     def reach(self) -> Float[Tensor, "image window head patch_query"]:
         """Each query's sum of weight times distance."""
@@ -105,7 +112,7 @@ def hop_entropy(looking: Looking) -> PerHead:
 
 
 def row_entropy(looking: Looking) -> PerHead:
-    return _over_queries(looking, _entropy(looking.attention[..., looking.geometry.prefix:, :]))
+    return _over_queries(looking, looking.entropy + _entropy(looking.elsewhere))
 
 
 def distance(looking: Looking) -> PerHead:
