@@ -28,7 +28,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def again(world: Path, store: Path) -> Store:
     return run(store, world / "images", f"vit_tiny_patch16_224@{world / 'b.safetensors'}",
-               names=["m"], labels=world / "labels.csv", samples=SOME)
+               names=["m"], labels=world / "labels.csv", samples=SOME, patterns=True)
 
 
 def cut(file: Path) -> None:
@@ -64,6 +64,12 @@ ROUNDS: dict[str, list[Damage]] = {
     "registrations": [(cut, "models/m/reference.json"), (empty, "models/m/samples/layer.json"),
                       (flip, "models/m/samples/curves.json")],
     "images": [(cut, "images/00000.parquet"), (flip, "images/00001.parquet")],
+    "patterns": [(cut, "models/m/attention/00000/attention.parquet"),
+                 (flip, "models/m/heads/00000/pattern_inputs.parquet"),
+                 (empty, "models/m/patterns/00001.parquet"),
+                 (flip, "models/m/head_places.parquet"),
+                 (cut, "patterns/pattern_clusters.parquet")],
+    "the pattern spaces": [(flip, "patterns/pattern_spaces.parquet")],
     "lists of images": [(flip, "images/00000.json"), (flip, "images/00001.parquet")],
 }
 
