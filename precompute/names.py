@@ -12,7 +12,7 @@ and so a random head is `uniform`, `global` or `scattered`, the more peaked its 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -109,7 +109,12 @@ def name_heads(traits: Traits) -> list[Named]:
     return [_named(row, [way[head] for way in ways]) for head, row in enumerate(scores.tolist())]
 
 
-def _named(scores: list[float], ways: list[str]) -> Named:
+def name_by(scores: Sequence[float]) -> str:
+    """The name that these scores, one for each rule, give."""
+    return _named(scores, [""] * len(RULES)).name
+
+
+def _named(scores: Sequence[float], ways: Sequence[str]) -> Named:
     for rule, score, way in zip(RULES, scores, ways, strict=True):
         if score >= rule.needed:
             return Named(rule.name, score, way or None, tuple(scores))

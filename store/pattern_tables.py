@@ -132,9 +132,10 @@ PATTERN_TABLES: tuple[Table, ...] = (
         _KIND,
         Column("cluster", SMALL, "its number, from 0, the largest first when they were "
                "fitted"),
-        Column("name", TEXT, "the commonest name of its heads, with the share that bears it"),
+        Column("name", TEXT, "what the mean of its heads is called by the rules for names (class "
+               "patterns have rules of their own), and the share of its heads that is"),
         Column("heads", INT, "how many heads it has, of all models"),
-        Column("prototype", PROFILE, "the pattern decoded from its centre"),
+        Column("prototype", PROFILE, "the mean pattern of its heads, encoded and decoded"),
         Column("agreement", FLOAT, "mean share of seeds in which two of its heads are together",
                "", "", "0..1"),
         Column("x", FLOAT, "its centre in the 2-D layout", "x"),

@@ -20,7 +20,9 @@ RUNS, STARTS, PART = 20, 2, 0.8
 """Runs of k-means, how often each starts, and the part of the heads that it sees."""
 COUNTS = (4, 6, 8, 10, 12)
 """Numbers of clusters tried."""
-SLACK = 0.05
+SEPARATE, SLACK, ALIKE = 0.9, 0.05, 0.6
+"""Mean adjusted Rand index of runs with their consensus: what separate groups reach, what is as
+good, and what is enough where heads shade into each other."""
 HEADS = 3000
 """Heads looked at; of more, a random sample: agreement is a number for each pair."""
 
@@ -38,9 +40,10 @@ class Clusters:
 
 
 def fit_clusters(latents: Latents, seed: int = 0, count: int | None = None) -> Clusters:
-    """`count` clusters, or the most that the runs agree on almost as well as on any number: of
-    COUNTS the largest for which the mean ARI of a run and the consensus is within SLACK of the
-    best. The largest cluster comes first.
+    """`count` clusters, or as many as the runs agree on, by the mean ARI of a run and the
+    consensus. If one of COUNTS reaches SEPARATE, there are groups: the largest number about as good
+    as the best. Else heads shade into each other, and wherever they are cut, more clusters say
+    more: the largest number that reaches ALIKE, or the best. The largest cluster comes first.
 
     Where there are not more different heads than COUNTS begins with, each is a cluster.
     """
@@ -51,7 +54,8 @@ def fit_clusters(latents: Latents, seed: int = 0, count: int | None = None) -> C
     tried = [count] if count else [n for n in COUNTS if n < different] or [different]
     found = [_consensus(rows, count, seed) for count in tried]
     best = max(alike for alike, *_ in found)
-    labels, agreement = [one for alike, *one in found if alike >= best - SLACK][-1]
+    enough = best - SLACK if best >= SEPARATE else min(ALIKE, best)
+    labels, agreement = [one for alike, *one in found if alike >= enough][-1]
     return _centred(rows, labels, agreement)
 
 

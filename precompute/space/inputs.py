@@ -12,9 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Bool, Float, Int
 
+from precompute.class_names import class_names
+from precompute.names import RULES, name_by
 from precompute.samples import spread
 from store import canon, places
-from store.canon import Kind
+from store.canon import CLASS, Kind
 from store.reader import Store
 
 MOST, FEWEST = 12_000, 8
@@ -64,9 +66,17 @@ class Single(Patterns):
 
 @dataclass(frozen=True)
 class Means(Patterns):
-    """Mean patterns of heads over all images, and the names that they got."""
+    """Mean patterns of heads over all images, the names that they got, and the scores of all rules
+    for names (none for class patterns, whose names follow from the patterns alone)."""
 
     name: np.ndarray
+    scores: np.ndarray
+
+    def common_name(self, which: np.ndarray) -> str:
+        """What the mean of these heads is called, and how many of them are called so."""
+        name = class_names(self.shares[which].mean(0, keepdims=True))[0] if self.kind is CLASS \
+            else name_by(self.scores[which].mean(0).tolist())
+        return f"{name} ({np.mean(self.name[which] == name):.0%})"
 
 
 def sample(store: Store, kind: Kind, models: Sequence[str]) -> Single:
@@ -117,8 +127,15 @@ def stream(path: Path, model: str, part: str) -> Iterator[pa.RecordBatch]:
 def means(store: Store, kind: Kind) -> Means:
     """The mean patterns of all heads that have one (`heads`)."""
     column = f"{kind.name}_pattern"
-    rows = store.query(f"SELECT model, layer, head, pattern, {column} FROM heads "
-                       f"WHERE {column} IS NOT NULL ORDER BY model, layer, head")
+    rows = store.query(f"""
+SELECT model, layer, head, pattern, {column},
+       list_transform(pattern_scores, lambda rule: rule.score) AS scores
+FROM heads WHERE {column} IS NOT NULL ORDER BY model, layer, head""".strip())
     model, name = (np.array(rows[name].to_pylist(), object) for name in ("model", "pattern"))
-    return Means(kind, model, np.asarray(rows["layer"]), np.asarray(rows["head"]),
-                 vectors(rows[column], kind.size).astype(np.float32), name)
+    shares = vectors(rows[column], kind.size).astype(np.float32)
+    if kind is CLASS:
+        name, scores = np.array(class_names(shares), object), np.empty((len(shares), 0))
+    else:
+        scores = np.array(rows["scores"].to_pylist(), float).reshape(-1, len(RULES))
+    return Means(kind, model, np.asarray(rows["layer"]), np.asarray(rows["head"]), shares, name,
+                 scores)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -102,21 +101,11 @@ def write_clusters(atlas: Atlas) -> None:
 def _clusters_of(atlas: Atlas, space: Space) -> Iterator[dict]:
     heads = inputs.means(atlas.store("heads"), space.kind)
     labels = space.clusters.assign(space.autoencoder.encode(heads.shares))
-    centres = space.clusters.centres
-    prototypes = space.autoencoder.decode(centres)
-    xy = space.maps["autoencoder"].place(centres)
-    for cluster, prototype in enumerate(prototypes):
+    xy = space.maps["autoencoder"].place(space.clusters.centres)
+    for cluster, agreement in enumerate(space.clusters.agreement):
         own = labels == cluster
-        yield {"kind": space.kind.name, "cluster": cluster,
-               "name": commonest(list(heads.name[own])), "heads": int(own.sum()),
-               "prototype": prototype, "agreement": space.clusters.agreement[cluster],
-               "x": xy[cluster, 0], "y": xy[cluster, 1]}
-
-
-def commonest(names: Sequence[str | None]) -> str | None:
-    """The commonest name with the share that bears it; the first in the alphabet of several."""
-    counts = Counter(name for name in names if name is not None)
-    if not counts:
-        return None
-    name, count = min(counts.items(), key=lambda item: (-item[1], item[0]))
-    return f"{name} ({count / len(names):.0%})"
+        if own.any():
+            mean = space.autoencoder.encode(heads.shares[own].mean(0, keepdims=True))
+            yield {"kind": space.kind.name, "cluster": cluster, "name": heads.common_name(own),
+                   "heads": int(own.sum()), "prototype": space.autoencoder.decode(mean)[0],
+                   "agreement": agreement, "x": xy[cluster, 0], "y": xy[cluster, 1]}

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from precompute.freshness import write_made
+from precompute.names import RULES
 from store import places
 from store.canon import CLASS, KINDS, PATCH, Kind, decode, encode
 from store.reader import Store, open_store
@@ -68,11 +69,18 @@ def summarise(writer: StoreWriter, model: str) -> None:
     table = filled("heads", len(rows), {
         "model": [model] * len(rows), "layer": [row["layer"] for row in rows],
         "head": [row["head"] for row in rows],
-        "pattern": ["odd" if row["head"] % 2 else "even" for row in rows],
+        "pattern": [_name(row["head"]) for row in rows],
+        "pattern_scores": [[{"name": rule.name, "needed": rule.needed,
+                             "score": float(rule.name == _name(row["head"]))} for rule in RULES]
+                           for row in rows],
         **{f"{kind}_pattern": [_mean(kind, row[kind]) for row in rows] for kind in KINDS}})
     units = " ".join(places.done_units(writer.path, model, "heads"))
     write_made(writer, places.model_folder(writer.path, model) / "heads.parquet", table,
                units.encode())
+
+
+def _name(head: int) -> str:
+    return "sink" if head % 2 else "self"
 
 
 def _codes(values: np.ndarray) -> list[bytes | None]:

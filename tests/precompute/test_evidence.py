@@ -38,7 +38,8 @@ def patterns(models: dict[str, int], images: int = IMAGES) -> tuple[Single, Mean
     single = Single(PATCH, model, head * 0, head, looks.reshape(count, -1), image)
     name = np.repeat(np.array(list(models), object), HEADS)
     head = np.tile(np.arange(HEADS), len(models))
-    return single, Means(PATCH, name, head * 0, head, looks.mean(1).reshape(len(head), -1), name)
+    return single, Means(PATCH, name, head * 0, head, looks.mean(1).reshape(len(head), -1), name,
+                         np.empty((len(head), 0)))
 
 
 def trial(models: dict[str, int], images: int = IMAGES, **options: object) -> Trial:

@@ -38,7 +38,8 @@ def space() -> Space:
     single = Single(PATCH, np.repeat(model, IMAGES), np.repeat(heads * 0, IMAGES),
                     np.repeat(heads, IMAGES), shares.reshape(-1, PATCH.size),
                     np.tile(np.arange(IMAGES), len(heads)))
-    return fit(single, Means(PATCH, model, heads * 0, heads, shares.mean(1), model), LATENT)
+    return fit(single, Means(PATCH, model, heads * 0, heads, shares.mean(1), model,
+                             np.empty((len(heads), 0))), LATENT)
 
 
 @pytest.mark.parametrize(("coder", "least"), [("autoencoder", 0.7), ("pca", 0.5)])

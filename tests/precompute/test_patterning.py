@@ -11,6 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from precompute import freshness, patterning
+from precompute.class_names import class_names
+from precompute.names import RULES
 from precompute.patterning import lay_out
 from precompute.space import autoencoder, clusters, verdicts
 from precompute.space.atlas import Atlas
@@ -101,6 +103,9 @@ def test_errors_are_those_of_the_latents_that_are_kept(finished: Path) -> None:
             assert np.allclose([r[error] for r in rows], wanted, atol=1e-4)
 
 
+SINK = next(rule.needed for rule in RULES if rule.name == "sink")
+
+
 def test_heads_and_clusters_agree(finished: Path) -> None:
     found = rows_of(finished)
     of_heads = {(r["model"], r["layer"], r["head"]): r for r in found["heads"]}
@@ -112,9 +117,15 @@ def test_heads_and_clusters_agree(finished: Path) -> None:
         members = [r for r in found["head_places"]
                    if (r["kind"], r["cluster"]) == (cluster["kind"], cluster["cluster"])]
         assert cluster["heads"] == len(members) > 0
-        odd = sum(r["head"] % 2 for r in members)
-        name, count = ("odd", odd) if 2 * odd > len(members) else ("even", len(members) - odd)
-        assert cluster["name"] == f"{name} ({count / len(members):.0%})"
+        if cluster["kind"] == "patch":
+            odd = sum(r["head"] % 2 for r in members) / len(members)
+            name, share = ("sink", odd) if odd >= SINK else ("self", 1 - odd)
+            assert cluster["name"] == f"{name} ({share:.0%})"
+        else:
+            shares = np.array([of_heads[r["model"], r["layer"], r["head"]]["class_pattern"]
+                               for r in members])
+            (name,), names = class_names(shares.mean(0, keepdims=True)), class_names(shares)
+            assert cluster["name"] == f"{name} ({names.count(name) / len(names):.0%})"
         assert 0 <= cluster["agreement"] <= 1
         kind = KINDS[cluster["kind"]]
         for group in kind.groups:

@@ -210,7 +210,8 @@ def test_a_space_comes_back_from_its_bytes(kind: Kind) -> None:
     names = np.array(["m"] * 54, object)
     head = np.tile(np.arange(9), 6)
     single = Single(kind, names, head * 0, head, x.reshape(-1, kind.size), np.repeat(range(6), 9))
-    means = Means(kind, names[:9], head[:9] * 0, head[:9], x.mean(0), names[:9])
+    means = Means(kind, names[:9], head[:9] * 0, head[:9], x.mean(0), names[:9],
+                  np.empty((9, 0)))
     space = fit(single, means, 5)
     again = from_bytes(kind.name, space.to_bytes())
     assert again.space_id == space.space_id and again.to_bytes() == space.to_bytes()
