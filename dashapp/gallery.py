@@ -60,11 +60,11 @@ def prototypes(rows: list[dict], kind: str, facts: Facts, chosen: bool) -> html.
     found: dict[int, list[dict]] = {}
     for row in rows:
         found.setdefault(row["cluster"], []).append(row)
-    return html.Div([_cluster(parts, kind, facts, 1 + max(found), chosen)
-                     for _, parts in sorted(found.items())], className="prototypes")
+    return html.Div([_cluster(parts, kind, facts, chosen) for _, parts in sorted(found.items())],
+                    className="prototypes")
 
 
-def _cluster(parts: list[dict], kind: str, facts: Facts, columns: int, chosen: bool):
+def _cluster(parts: list[dict], kind: str, facts: Facts, chosen: bool):
     one = parts[0]
     greyed = " greyed" if chosen and not any(p["chosen"] for p in parts) else ""
     agreement = "" if one["agreement"] is None else f"agreement {one['agreement']:.2f}"
@@ -76,7 +76,7 @@ def _cluster(parts: list[dict], kind: str, facts: Facts, columns: int, chosen: b
            "the models on show; agreement: mean share of seeds in which two of its heads are "
            "together")
     return button([
-        picture(f"pictures/prototypes.png?kind={kind}", (0, one["cluster"]), (1, columns), kind, 6),
+        picture(f"pictures/prototypes.png?kind={kind}", (0, one["cluster"]), 1, kind, 6),
         html.Span([html.B(one["name"]), html.Span(counts, className="counts"),
                    html.Span(agreement, className="hint")], className="tile-facts")],
         look="tile" + greyed, tip=tip,

@@ -94,15 +94,13 @@ def head_picture(facts: Facts, key: HeadKey, kind: str, scale: int) -> html.Span
     """A head's mean pattern, a cell of it `scale` pixels wide."""
     model, layer, head = key
     found = facts.model(model)
-    return picture(head_url(model, kind, None), (layer, head), (found.layers, found.heads), kind,
-                   scale)
+    return picture(head_url(model, kind, None), (layer, head), found.layers, kind, scale)
 
 
-def picture(url: str, place: tuple[int, int], places: tuple[int, int], kind: str, scale: int
-            ) -> html.Span:
-    """The pattern at (row, column) of a sheet of `places`, a cell of it `scale` pixels wide."""
+def picture(url: str, place: tuple[int, int], rows: int, kind: str, scale: int) -> html.Span:
+    """The pattern at (row, column) of a sheet of so many rows, a cell of it `scale` pixels wide."""
     size = scale * KINDS[kind].side
     return html.Span(className=f"picture {kind}", style={
         "width": size, "height": size, "backgroundImage": f"url('{url}')",
-        "backgroundSize": f"{size * places[1]}px {size * places[0]}px",
+        "backgroundSize": f"auto {size * rows}px",
         "backgroundPosition": f"{-size * place[1]}px {-size * place[0]}px"})

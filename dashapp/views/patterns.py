@@ -112,7 +112,8 @@ def _draw_prototypes(rows: Rows, state: State, facts: Facts) -> Drawn:
     what = "mean offset from a patch to those it looks at" if state.kind == "patch" else \
         "where in the image the class token looks"
     return Drawn(prototypes(found, state.kind, facts, bool(heads_on_show(state))),
-                 f"Decoded from each cluster's centre: {what}. {ring} Click: choose its heads.")
+                 f"The mean of each cluster's heads, as the autoencoder decodes it: {what}. {ring} "
+                 "Click: choose its heads.")
 
 
 def _ask_evidence(ask: Ask, state: State, facts: Facts) -> dict[str, Query]:
