@@ -13,7 +13,8 @@ from precompute.progress import say
 
 SAMPLES = {"attention": 12, "mean": 16, "resample": 16, "layer": 32, "partial": 4, "curves": 12,
            "pairs": 8}
-"""Images of every sampled stage: a minute or two on a laptop for the whole demo."""
+"""Images of every sampled stage: few, so that the whole demo takes some minutes on a laptop, of
+which the fit and the tests of the pattern spaces are the larger part."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
