@@ -151,7 +151,7 @@ def patterns_at(model: str, kind: str, image: int) -> Query:
 
 
 def prototypes(kind: str) -> Query:
-    """A row per cluster: the pattern of its centre."""
+    """A row per cluster: the pattern that stands for it."""
     return Query("SELECT cluster, prototype FROM pattern_clusters WHERE kind = $kind "
                  "ORDER BY cluster", {"kind": kind})
 
