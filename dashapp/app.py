@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ from store.pattern_tables import KINDS
 from store.queries import Ask
 
 HERE = Path(__file__).parent
-log = logging.getLogger("headatlas")
 
 
 def create_app(store_path: str | Path) -> Dash:
@@ -47,12 +45,7 @@ def _page(live: Live) -> html.Div:
 
 def show_error(error: Exception) -> None:
     """Anything that goes wrong in a callback, in the page's one place for it."""
-    known = isinstance(error, AtlasError)
-    if not known:
-        log.exception("a callback failed", exc_info=error)
-    text = str(error) if known else f"Something went wrong here ({type(error).__name__}). " \
-                                    "The server's log says more."
-    set_props("message", {"children": text, "is_open": True})
+    set_props("message", {"children": callbacks.said(error), "is_open": True})
 
 
 def _routes(app: Dash, live: Live) -> None:

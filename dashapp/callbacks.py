@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from functools import partial
 
@@ -16,16 +17,21 @@ from dashapp.facts import Live
 from dashapp.views import VIEWS, View
 from dashapp.views.base import Drawn
 from store import queries
+from store.errors import AtlasError
 from store.queries import Ask
 from store.reader import Store
+
+log = logging.getLogger("headatlas")
 
 
 def wire(app: Dash, live: Live) -> None:
     _wire_state(app, live)
-    for view in VIEWS:
-        _wire_view(app, live, view)
+    for tab in state.TABS:
+        _wire_tab(app, live, tab)
     _wire_panels(app, live)
     _wire_sql(app, live)
+    app.clientside_callback(ClientsideFunction("headatlas", "turn"), Output("page", "className"),
+                            Input("tab", "value"))
 
 
 def _wire_state(app: Dash, live: Live) -> None:
@@ -80,24 +86,50 @@ def _find(store: Store, now: state.State, text: str) -> tuple[state.State, list[
     return replace(now, focus=found[0]), []
 
 
-def _wire_view(app: Dash, live: Live, view: View) -> None:
+def _wire_tab(app: Dash, live: Live, tab: str) -> None:
+    """One callback for all views of a tab: what they share is asked and sent once."""
+    views = [view for view in VIEWS if view.tab == tab]
+    if not views:
+        return
+
     @app.callback(
-        Output(f"{view.form}-data-{view.id}", _SHOWS[view.form]),
-        Output(f"caption-{view.id}", "children"), Output(f"key-{view.id}", "data"),
-        Input("state", "data"), State(f"key-{view.id}", "data"), prevent_initial_call=True)
-    def draw(data, key):
+        output={"content": [Output(f"{v.form}-data-{v.id}", _SHOWS[v.form]) for v in views],
+                "captions": [Output(f"caption-{v.id}", "children") for v in views],
+                "keys": [Output(f"key-{v.id}", "data") for v in views]},
+        inputs={"data": Input("state", "data"), "keys": [State(f"key-{v.id}", "data")
+                                                         for v in views]},
+        prevent_initial_call=True)
+    def draw(data, keys):
         store, facts = live.now()
         now, _ = state.from_url(data, facts)
-        if view.key(now) == key:
+        stale = [now.tab == tab and view.key(now) != key
+                 for view, key in zip(views, keys, strict=True)]
+        if not any(stale):
             raise PreventUpdate
-        drawn = draw_view(view, store, now, facts)
-        return drawn.content, drawn.caption, view.key(now)
+        drawn = [draw_if_it_can(view, store, now, facts) if old else _AS_IT_IS
+                 for view, old in zip(views, stale, strict=True)]
+        return {"content": [one.content for one in drawn],
+                "captions": [one.caption for one in drawn],
+                "keys": [view.key(now) if old else no_update
+                         for view, old in zip(views, stale, strict=True)]}
 
-    if view.form == "plot":
-        app.clientside_callback(
-            ClientsideFunction("headatlas", "draw"), Output(f"plot-{view.id}", "figure"),
-            Input(f"plot-data-{view.id}", "data"), State(f"plot-{view.id}", "id"),
-            State(f"brush-{view.id}", "data"), prevent_initial_call=True)
+    for view in views:
+        if view.form == "plot":
+            app.clientside_callback(
+                ClientsideFunction("headatlas", "draw"), Output(f"plot-{view.id}", "figure"),
+                Input(f"plot-data-{view.id}", "data"), State(f"plot-{view.id}", "id"),
+                State(f"brush-{view.id}", "data"), prevent_initial_call=True)
+
+
+_AS_IT_IS = Drawn(no_update, no_update)
+
+
+def draw_if_it_can(view: View, store: Store, now: state.State, facts) -> Drawn:
+    """What the view shows; where that fails, the reason in its caption, and the other views live."""
+    try:
+        return draw_view(view, store, now, facts)
+    except Exception as error:
+        return Drawn(no_update, said(error))
 
 
 _SHOWS = {"plot": "data", "panel": "children"}
@@ -114,8 +146,18 @@ def draw_view(view: View, store: Store, now: state.State, facts) -> Drawn:
     drawn = view.draw({name: query.rows(store) for name, query in asked.items()}, now, facts)
     if plot:
         axes = repr([getattr(now, name) for name in view.zoom])
-        drawn.content.update_layout(meta={**(drawn.content.layout.meta or {}), "axes": axes})
+        layout = drawn.content["layout"]
+        layout["meta"] = {**(layout["meta"] or {}), "axes": axes}
     return drawn
+
+
+def said(error: Exception) -> str:
+    """An error in words for the page; one that nobody foresaw goes to the log."""
+    if isinstance(error, AtlasError):
+        return str(error)
+    log.error("a callback failed", exc_info=error)
+    return (f"Something went wrong here ({type(error).__name__}). "
+            "The server's log says more.")
 
 
 def _wire_panels(app: Dash, live: Live) -> None:

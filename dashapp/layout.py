@@ -10,7 +10,7 @@ from dash import dcc, html
 from dashapp import theme
 from dashapp.facts import Facts
 from dashapp.parts import button
-from dashapp.state import AXES, CLOUDS, COLOURS, HOPS, LINKS, LOOKS, MARKS, PAINTS
+from dashapp.state import AXES, CLOUDS, COLOURS, HOPS, LINKS, LOOKS, MARKS, PAINTS, TABS
 from dashapp.views import VIEWS, View
 from store.pattern_tables import KINDS
 from store.schema import IMPORTANCE, STRENGTH, Column
@@ -43,7 +43,7 @@ def _bare_page(content: list) -> html.Div:
 
 def _header(facts: Facts) -> html.Header:
     return html.Header([
-        html.H1(NAME),
+        html.H1(NAME), html.Nav(_toggle("tab", TABS)),
         _labelled("Models", dcc.Dropdown(
             id="models", options=[{"label": n, "value": n} for n in facts.names], multi=True,
             placeholder="choose models", clearable=False), "wide"),
@@ -69,7 +69,12 @@ def _bar() -> html.Div:
 
 
 def _grid() -> html.Main:
-    return html.Main([_card(view) for view in VIEWS], id="grid")
+    return html.Main([_tab(name) for name in TABS])
+
+
+def _tab(name: str) -> html.Div:
+    return html.Div([_card(view) for view in VIEWS if view.tab == name], id=f"tab-{name}",
+                    className="tab grid")
 
 
 def _card(view: View) -> html.Section:

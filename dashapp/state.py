@@ -26,6 +26,9 @@ COLOURS = {
     "agreement": "agreement between models",
     "effect": "effect of the chosen heads",
 }
+TABS = {"heads": "Heads", "compare": "Compare", "sql": "SQL"}
+"""The tabs of the page."""
+
 AXES = {"head": "head index", "depth": "relative depth"}
 MARKS = {"dots": "dots", "thumbnails": "thumbnails"}
 HOPS = {"hop": "patches", "side": "share of grid side"}
@@ -38,6 +41,7 @@ LINKS = {"0.1": "0.1 %", "1": "1 %", "5": "5 %", "20": "20 %"}
 """The share of links that is drawn, the largest weights, while no weights are brushed."""
 
 CHOICES: dict[str, tuple[str, ...]] = {
+    "tab": tuple(TABS),
     "importance": tuple(c.name for c in IMPORTANCE),
     "strength": tuple(c.name for c in STRENGTH),
     "colour": tuple(COLOURS),
@@ -66,6 +70,7 @@ class State:
     models: tuple[str, ...] = ()
     selection: Selection = NOTHING
     focus: int | None = None
+    tab: str = "heads"
     importance: str = "probability_drop"
     strength: str = "hop_entropy"
     colour: str = "label"

@@ -152,6 +152,11 @@
 
   window.dash_clientside = window.dash_clientside || {};
   window.dash_clientside.headatlas = {
+    // Hidden charts have no width: once a tab is shown, they take theirs.
+    turn(tab) {
+      setTimeout(() => window.dispatchEvent(new Event("resize")), 0);
+      return `on-${tab || "heads"}`;
+    },
     draw(figure, id, brush) {
       if (!figure) return none();
       listen(id, brush);

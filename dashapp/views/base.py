@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +29,7 @@ class View:
     """One chart, or one panel of words and pictures. `reads` are the fields of the state that it
     depends on: it is redrawn when one changes. `brush` is what a lasso or click in it sets: images,
     heads, a token, weights or nothing. `form`: plot, or panel. While the fields in `zoom` stay, a
-    new figure keeps the ranges that a person has zoomed to.
+    new figure keeps the ranges that a person has zoomed to. `tab`: where on the page it is.
     """
 
     id: str
@@ -41,10 +42,12 @@ class View:
     draw: Callable[[Rows, State, Facts], Drawn]
     form: str = "plot"
     zoom: tuple[str, ...] = ("models", "importance", "strength", "axis", "hops")
+    tab: str = "heads"
 
     def key(self, state: State) -> str:
-        """Equal where the picture would be equal."""
-        return repr([getattr(state, name) for name in self.reads])
+        """Equal where the picture would be equal, and short: it travels with each gesture."""
+        text = repr([getattr(state, name) for name in self.reads])
+        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def shown(state: State, facts: Facts) -> list[Model]:
