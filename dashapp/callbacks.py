@@ -121,11 +121,11 @@ def _wire_tab(app: Dash, live: Live, tab: str) -> None:
                 State(f"brush-{view.id}", "data"), prevent_initial_call=True)
 
 
-_AS_IT_IS = Drawn(no_update, no_update)
+_AS_IT_IS = Drawn(no_update, no_update)  # type: ignore[arg-type]
 
 
 def draw_if_it_can(view: View, store: Store, now: state.State, facts) -> Drawn:
-    """What the view shows; where that fails, the reason in its caption, and the other views live."""
+    """What the view shows; where that fails, its caption says why, and the others live."""
     try:
         return draw_view(view, store, now, facts)
     except Exception as error:

@@ -44,7 +44,8 @@ def fitting(state: State, facts: Facts) -> State:
 def values(state: State) -> dict[str, object]:
     """What each control shows for a state."""
     return {"models": list(state.models), "labels": list(state.selection.labels),
-            "outcome": state.selection.outcome or "all", **{name: getattr(state, name) for name in CHOICES}}
+            "outcome": state.selection.outcome or "all",
+            **{name: getattr(state, name) for name in CHOICES}}
 
 
 CONTROLS = tuple(values(State()))

@@ -6,6 +6,7 @@ import pyarrow as pa
 
 from store.canon import KINDS as _KINDS
 from store.measures import BOOL, FLOAT, PROFILE, Column
+from store.series_tables import BOUND_COLUMNS
 from store.table import HEAD, IMAGE, INT, LAYER, MODEL, SMALL, TEXT, Table
 
 CODES = pa.list_(pa.uint8())
@@ -110,6 +111,7 @@ PATTERN_TABLES: tuple[Table, ...] = (
         Column("latent", INT, "numbers of a latent"),
         Column("epochs", INT, "passes over the patterns"),
         Column("seed", INT, "of the fit"),
+        *BOUND_COLUMNS,
         Column("weights", pa.binary(), "the fitted numbers (npz)"),
         Column("versions", TEXT, "JSON: headatlas, torch, scikit-learn"),
     )),

@@ -142,7 +142,8 @@ def unglobbed(file: Path) -> str:
 
 _SQL_TYPES = {
     pa.string(): "VARCHAR", pa.int16(): "SMALLINT", pa.int32(): "INTEGER", pa.int64(): "BIGINT",
-    pa.uint8(): "UTINYINT", pa.float32(): "FLOAT", pa.bool_(): "BOOLEAN", pa.binary(): "BLOB",
+    pa.uint8(): "UTINYINT", pa.uint16(): "USMALLINT", pa.float32(): "FLOAT",
+    pa.bool_(): "BOOLEAN", pa.binary(): "BLOB",
 }
 
 

@@ -29,6 +29,7 @@ from store.measures import (
     measure,
 )
 from store.pattern_tables import HEAD_COLUMNS, KINDS, PATTERN_TABLES, SPACES
+from store.series_tables import HEAD_SERIES
 from store.table import BIG, HEAD, IMAGE, INT, LAYER, MODEL, PLACES, SMALL, TEXT, TOP5, Table
 
 __all__ = [
@@ -38,7 +39,7 @@ __all__ = [
     "Table", "direction", "measure",
 ]
 
-FORMAT = 3
+FORMAT = 4
 """Version of the store's layout and columns; a store of another format is refused."""
 
 _SUMMARY = (
@@ -301,4 +302,5 @@ TABLES: dict[str, Table] = {t.name: t for t in (
                           "add up to less than their sum)"))),
     )),
     *PATTERN_TABLES,
+    HEAD_SERIES,
 )}

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from store import places, sums
 from store.errors import StoreError
 from store.schema import FORMAT, TABLES
+from store.table import Table
 
 
 def to_table(name: str, columns: dict[str, object]) -> pa.Table:
@@ -67,10 +68,10 @@ class StoreWriter:
         places.check_store(self.path)
         self._sweep_leftovers()
 
-    def write_file(self, relative: str | Path, table: pa.Table) -> None:
-        """Put a Parquet file in its place, whole, over an older one if there is one. The table's
-        own metadata go with it."""
-        self._place_file(relative, lambda file: _write_parquet(table, file))
+    def write_file(self, relative: str | Path, table: pa.Table, kind: Table | None = None) -> None:
+        """Put a Parquet file in its place, whole, over an older one if there is one, laid out as
+        tables of this kind are. The table's own metadata go with it."""
+        self._place_file(relative, lambda file: _write_parquet(table, file, kind))
 
     def write_bytes(self, relative: str | Path, content: bytes) -> None:
         """Put any other file in its place, whole."""
@@ -82,7 +83,7 @@ class StoreWriter:
             folder = scratch / "unit"
             folder.mkdir()
             for name, table in tables.items():
-                _write_parquet(table, folder / f"{name}.parquet", TABLES[name].rows_at_once)
+                _write_parquet(table, folder / f"{name}.parquet", TABLES[name])
             listing = folder / sums.SUMS
             listing.write_text("".join(sums.line(folder / f"{name}.parquet") for name in tables))
             _flush(listing)
@@ -167,7 +168,7 @@ def _sound_line(file: Path) -> str:
     return sums.line(file) if file.is_file() and sums.digest(file) in allowed else ""
 
 
-def _write_parquet(table: pa.Table, file: Path, rows_at_once: int | None = None) -> None:
+def _write_parquet(table: pa.Table, file: Path, kind: Table | None = None) -> None:
     """Floats and bytes seldom repeat: floats by their bytes instead of in a dictionary take a third
     less, and the least and largest of binary values, which nobody asks for, would be kept thrice.
     """
@@ -175,9 +176,12 @@ def _write_parquet(table: pa.Table, file: Path, rows_at_once: int | None = None)
     floats = [path for path, kind in leaves if pa.types.is_floating(kind)]
     binary = [path for path, kind in leaves if pa.types.is_binary(kind)]
     others = [path for path, _ in leaves if path not in (*floats, *binary)]
-    pq.write_table(table, file, compression="zstd", row_group_size=rows_at_once,
-                   use_dictionary=others, use_byte_stream_split=floats,
-                   write_statistics=[*others, *floats])
+    packed = kind is None or kind.packed
+    pq.write_table(table, file, compression="zstd" if packed else "none",
+                   row_group_size=kind.rows_at_once if kind else None,
+                   use_dictionary=others if packed else False,
+                   use_byte_stream_split=floats if packed else False,
+                   write_statistics=[*others, *floats] if packed else others)
     _flush(file)
 
 
