@@ -6,6 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PORT ?= 8050
+SCALE_STORE ?= build/scale
 
 .PHONY: setup demo test lint bench screenshots clean
 
@@ -29,6 +30,9 @@ lint: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks.ablation
+# pandas only compares: in a folder of its own, so that what is served is as users have it
+	test -d build/pandas || $(BIN)/python -m pip install --quiet --target build/pandas pandas
+	$(BIN)/python -m benchmarks.serving --store $(SCALE_STORE) --make --pandas build/pandas
 
 screenshots: setup
 	$(BIN)/python docs/screenshots.py demo-atlas

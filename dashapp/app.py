@@ -11,28 +11,45 @@ from dash import Dash, html, set_props
 from flask import Flask, Response, abort, request
 
 from dashapp import callbacks, layout, pictures, state
+from dashapp.console.routes import routes as console_routes
 from dashapp.facts import Live
 from dashapp.views import VIEWS
-from store import queries
+from store import places, queries
+from store.doors import Doors
 from store.errors import AtlasError
 from store.pattern_tables import KINDS
 from store.queries import Ask
+from store.remote import Place
 
 HERE = Path(__file__).parent
 
 
-def create_app(store_path: str | Path) -> Dash:
-    """The page over the store at `store_path`, which is opened at the first request."""
-    live = Live(Path(store_path))
+def create_app(store_path: str | Place, base: str = "/") -> Dash:
+    """The page over the store at `store_path`, a folder or a URL, which is opened at the first
+    request. All of it lies under `base`, a path with a slash at both ends."""
+    live = Live(places.at(store_path))
     server: Any = Flask(__name__, root_path=str(HERE))
     app = Dash(__name__, server=server, title=layout.NAME, update_title="", compress=True,
+               routes_pathname_prefix=base, requests_pathname_prefix=base,
                assets_folder=str(HERE / "assets"), on_error=show_error,
                health_endpoint="healthz", suppress_callback_exceptions=True,
                meta_tags=[{"name": "viewport", "content": "width=device-width"}])
     app.layout = lambda: _page(live)
-    callbacks.wire(app, live)
+    doors = Doors(live.path)
+    callbacks.wire(app, live, doors)
     _routes(app, live)
+    console_routes(app, doors)
+    server.after_request(_origin_only)
+    if base != "/":
+        server.add_url_rule("/healthz", "healthz", app.serve_health)
     return app
+
+
+def _origin_only(answer: Response) -> Response:
+    """The page's address holds what is looked at, and can be longer than a header may be: requests
+    are not to name it."""
+    answer.headers["Referrer-Policy"] = "strict-origin"
+    return answer
 
 
 def _page(live: Live) -> html.Div:

@@ -13,10 +13,12 @@ from dash import ALL, ClientsideFunction, Dash, Input, Output, State, ctx, no_up
 from dash.exceptions import PreventUpdate
 
 from dashapp import gestures, panels, state, theme
+from dashapp.console.callbacks import wire as wire_console
 from dashapp.facts import Live
 from dashapp.views import VIEWS, View
 from dashapp.views.base import Drawn
 from store import queries
+from store.doors import Doors
 from store.errors import AtlasError
 from store.queries import Ask
 from store.reader import Store
@@ -24,12 +26,13 @@ from store.reader import Store
 log = logging.getLogger("headatlas")
 
 
-def wire(app: Dash, live: Live) -> None:
+def wire(app: Dash, live: Live, doors: Doors) -> None:
     _wire_state(app, live)
     for tab in state.TABS:
         _wire_tab(app, live, tab)
     _wire_panels(app, live)
     _wire_sql(app, live)
+    wire_console(app, doors)
     app.clientside_callback(ClientsideFunction("headatlas", "turn"), Output("page", "className"),
                             Input("tab", "value"))
 
@@ -147,7 +150,7 @@ def draw_view(view: View, store: Store, now: state.State, facts) -> Drawn:
     if plot:
         axes = repr([getattr(now, name) for name in view.zoom])
         layout = drawn.content["layout"]
-        layout["meta"] = {**(layout["meta"] or {}), "axes": axes}
+        layout["meta"] = {**(layout.get("meta") or {}), "axes": axes}
     return drawn
 
 

@@ -3,36 +3,58 @@
 from __future__ import annotations
 
 import argparse
+import re
 import socket
-from pathlib import Path
 
+import gunicorn.http.message
 from gunicorn.app.base import BaseApplication
 
 from dashapp.app import create_app
+from dashapp.state import MAX_URL
 from store import places
 from store.errors import AtlasError
 
 THREADS = 8
 
+GRACE_SECONDS = 10
+"""How long a request that is being answered may go on when the server is told to stop."""
+
+LONGEST_LINE = MAX_URL + 4_096
+"""Bytes of a request's first line: the longest link that the page makes, and where it leads."""
+
 
 class ServeError(AtlasError):
-    """An address that cannot be served on."""
+    """An address that cannot be served on, or a path that cannot be served under."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--store", type=Path, required=True, help="the store's folder")
+    parser.add_argument("--store", required=True, help="the store's folder or URL")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
     parser.add_argument("--port", type=int, default=8050, help="port to listen on (8050)")
     parser.add_argument("--workers", type=int, default=1,
                         help=f"processes, each with {THREADS} threads (1)")
+    parser.add_argument("--base-path", default="/", metavar="/PATH/",
+                        help="where the page lies behind a proxy, which must leave it in the "
+                             "requests it hands on (/)")
 
 
 def run(args: argparse.Namespace) -> None:
     """Serve until interrupted. Raises StoreError or ServeError before anything is started."""
-    places.check_store(args.store)
+    places.check_store(places.at(args.store))
     if args.workers < 1:
         raise ServeError(f"--workers {args.workers}: at least 1")
-    Server(args.store, listen(args.host, args.port), args.workers, args.host).run()
+    base = base_path(args.base_path)
+    Server(args.store, listen(args.host, args.port), args.workers, args.host, base).run()
+
+
+def base_path(text: str) -> str:
+    """With a slash at both ends. Raises ServeError for anything that would not be a plain path."""
+    names = text.strip("/").split("/") if text.strip("/") else []
+    if not text.startswith("/") or not all(re.fullmatch(r"[\w.~-]+", name, re.ASCII)
+                                           and name.strip(".") for name in names):
+        raise ServeError(f"--base-path {text!r}: a path such as /atlas/, of letters, digits and "
+                         "._~- between slashes")
+    return "/" + "".join(f"{name}/" for name in names)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -59,10 +81,11 @@ def listen(host: str, port: int) -> socket.socket:
 class Server(BaseApplication):
     """gunicorn with threads, on a socket that already listens. A worker opens its own store."""
 
-    def __init__(self, store: Path, listener: socket.socket, workers: int, host: str) -> None:
-        self._store, self._workers = store, workers
+    def __init__(self, store: str, listener: socket.socket, workers: int, host: str, base: str
+                 ) -> None:
+        self._store, self._workers, self._base = store, workers, base
         shown = f"[{host}]" if ":" in host else host
-        self._url = f"http://{shown}:{listener.getsockname()[1]}/"
+        self._url = f"http://{shown}:{listener.getsockname()[1]}{base}"
         self._descriptor = listener.detach()  # gunicorn owns and closes it
         super().__init__()
 
@@ -70,8 +93,11 @@ class Server(BaseApplication):
         settings = {
             "bind": f"fd://{self._descriptor}", "workers": self._workers,
             "worker_class": "gthread", "threads": THREADS, "loglevel": "warning",
-            "graceful_timeout": 5, "timeout": 120, "when_ready": self._ready,
+            "graceful_timeout": GRACE_SECONDS, "timeout": 120, "when_ready": self._ready,
+            "limit_request_line": LONGEST_LINE,
         }
+        # it takes 8,190 for the most that anyone wants, or else sets no bound at all
+        gunicorn.http.message.MAX_REQUEST_LINE = LONGEST_LINE
         for name, value in settings.items():
             self.cfg.set(name, value)
 
@@ -80,4 +106,4 @@ class Server(BaseApplication):
 
     def load(self):
         """The WSGI application, made in each worker."""
-        return create_app(self._store).server
+        return create_app(self._store, self._base).server

@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 from store import pattern_queries, queries
 from store.reader import Store
+from store.remote import Place
 from store.selection import HeadKey
 
 REFRESH_SECONDS = 2.0
@@ -136,7 +136,7 @@ def _by_model(rows: list[dict]) -> dict[str, list[dict]]:
 class Live:
     """A store opened at first use, in the process that uses it, and looked at again as it grows."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Place) -> None:
         self.path = path
         self._lock = threading.Lock()
         self._store: Store | None = None

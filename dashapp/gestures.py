@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 from dashapp.facts import Facts
-from dashapp.state import CHOICES, State
+from dashapp.state import CHOICES, LONGEST_SQL, State
 from store.polygon import simplify
 from store.selection import HeadKey, Heads, Labels, Outcome, Region, Selection
 
@@ -128,6 +128,38 @@ def _weights(state: State, gesture: dict, facts: Facts) -> State:
     return replace(state, weights=(low, high))
 
 
+def _mode(state: State, gesture: dict, facts: Facts) -> State:
+    return control(state, "mode", gesture.get("mode"))
+
+
+def _pin(state: State, gesture: dict, facts: Facts) -> State:
+    """Pin one head; none at all releases it."""
+    sent = _sent(gesture, facts)[:1]
+    if not sent:
+        return state if gesture.get("keys") else replace(state, pin=None)
+    return replace(state, pin=sent[0])
+
+
+def _pair(state: State, gesture: dict, facts: Facts) -> State:
+    """Compare the heads of two models; of one and itself, the pair turned round."""
+    models = gesture.get("models")
+    if not (isinstance(models, list) and len(models) == 2
+            and all(name in facts.names for name in models)):
+        return state
+    one, other = models
+    if one == other:
+        return replace(state, pair=state.paired[::-1]) if state.paired else state
+    return replace(state, pair=(one, other))
+
+
+def _sql(state: State, gesture: dict, facts: Facts) -> State:
+    """What stands in the console; with `open`, the page turns to it."""
+    text = gesture.get("sql")
+    if not isinstance(text, str) or len(text) > LONGEST_SQL:
+        return state
+    return replace(state, sql=text, tab="sql" if gesture.get("open") else state.tab)
+
+
 def _drop(state: State, gesture: dict, facts: Facts) -> State:
     source = str(gesture.get("source"))
     if source == "*":
@@ -138,4 +170,5 @@ def _drop(state: State, gesture: dict, facts: Facts) -> State:
 
 
 GESTURES = {"region": _region, "heads": _heads, "open": _open, "focus": _focus, "query": _query,
-            "weights": _weights, "drop": _drop}
+            "weights": _weights, "mode": _mode, "pin": _pin, "pair": _pair, "sql": _sql,
+            "drop": _drop}

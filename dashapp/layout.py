@@ -8,12 +8,41 @@ import dash_bootstrap_components as dbc
 from dash import dcc, html
 
 from dashapp import theme
+from dashapp.console import layout as console
 from dashapp.facts import Facts
+from dashapp.figures.partial import DRAWN
 from dashapp.parts import button
-from dashapp.state import AXES, CLOUDS, COLOURS, HOPS, LINKS, LOOKS, MARKS, PAINTS, TABS
+from dashapp.state import (
+    ALONG,
+    AXES,
+    BANDS,
+    CHOICES,
+    CLOUDS,
+    COEFFICIENTS,
+    COLOURS,
+    HOPS,
+    JUDGED,
+    LINKS,
+    LOOKS,
+    MARKS,
+    OVER,
+    PAINTS,
+    SHADES,
+    TABS,
+)
 from dashapp.views import VIEWS, View
+from store.partial_queries import QUANTITIES, TABLE
 from store.pattern_tables import KINDS
-from store.schema import IMPORTANCE, STRENGTH, Column
+from store.schema import (
+    IMPORTANCE,
+    MODES,
+    RANKED,
+    STRENGTH,
+    SUMMARISED,
+    TABLES,
+    Column,
+    measure,
+)
 from store.selection import OUTCOMES
 
 NAME = "Head Atlas"
@@ -73,8 +102,8 @@ def _grid() -> html.Main:
 
 
 def _tab(name: str) -> html.Div:
-    return html.Div([_card(view) for view in VIEWS if view.tab == name], id=f"tab-{name}",
-                    className="tab grid")
+    cards = console.page() if name == "sql" else [_card(v) for v in VIEWS if v.tab == name]
+    return html.Div(cards, id=f"tab-{name}", className="tab grid")
 
 
 def _card(view: View) -> html.Section:
@@ -122,6 +151,13 @@ def _measure_control(name: str, measures: tuple[Column, ...]) -> list:
                       html.Div(id=f"about-{name}", className="about")], className="explain")]
 
 
+def _measures(name: str, text: str, measures: tuple[Column, ...], *first: str) -> list:
+    """A choice of measures, each with its definition; `first` come before them."""
+    options = [*({"label": SHADES[one], "value": one} for one in first), *(
+        {"label": c.title, "value": c.name, "title": c.text} for c in measures)]
+    return [_labelled(text, dbc.Select(id=name, size="sm", options=options))]
+
+
 def _toggle(name: str, options: Mapping[str, str]) -> list:
     return [dbc.RadioItems(id=name, options=_options(options), className="toggle",
                            inputClassName="btn-check", labelClassName="btn btn-sm",
@@ -148,6 +184,22 @@ CONTROLS = {
     "looks": lambda: _toggle("looks", LOOKS),
     "links": lambda: [_labelled("largest", dbc.Select(id="links", size="sm",
                                                       options=_options(LINKS)))],
+    "left": lambda: _toggle("left", {name: TABLE.column(name).label for name in QUANTITIES}),
+    "mode": lambda: [_labelled("set to 0", dbc.Select(id="mode", size="sm", options=[
+        {"label": DRAWN[mode].name, "value": mode, "title": text}
+        for mode, text in MODES.items()]))],
+    "compared": lambda: _measures("compared", "measure", SUMMARISED),
+    "along": lambda: _toggle("along", ALONG),
+    "band": lambda: _toggle("band", BANDS),
+    "across": lambda: _measures("across", "x", SUMMARISED),
+    "up": lambda: _measures("up", "y", SUMMARISED),
+    "shade": lambda: _measures("shade", "colour", SUMMARISED, "model", "layer", "pattern"),
+    "coefficient": lambda: _toggle("coefficient", COEFFICIENTS),
+    "over": lambda: _toggle("over", OVER),
+    "ranked": lambda: _measures("ranked", "by", tuple(map(measure, CHOICES["ranked"]))),
+    "pruned": lambda: _measures("pruned", "in the order of", RANKED),
+    "judged": lambda: _toggle("judged", {
+        name: TABLES["pruning_curves"].column(name).label for name in JUDGED}),
 }
 
 

@@ -11,8 +11,10 @@ from dashapp.facts import Facts, Model
 from dashapp.figures.panes import short_name
 from dashapp.parts import button
 from dashapp.pictures import head_picture
-from dashapp.state import State
+from dashapp.pinned import pin_button
+from dashapp.state import LONGEST_SQL, State
 from store import queries
+from store.literals import written_in
 from store.pattern_tables import KINDS
 from store.queries import Ask, Query
 from store.reader import Store
@@ -164,7 +166,8 @@ def head_card(rows: list[dict], state: State, facts: Facts, image: int | None) -
     return [html.Div([
         html.Div(pictures, className="head-pictures"),
         html.Div([html.Div([_turn(h, facts, h == state.opened)
-                            for h in dict.fromkeys([*others, state.opened])], className="turns"),
+                            for h in dict.fromkeys([*others, state.opened])]
+                           + [pin_button(state.opened, "Pin")], className="turns"),
                   html.Div(_pattern_facts(row), className="hint")]),
         html.Div([html.Div(_kept_words(model, image), className="hint"),
                   gallery.kept(model.kept, image)], className="kept")], className="head-card")]
@@ -216,9 +219,22 @@ def query_block(view: str, store: Store, name: str, query: Query):
     params = [f"${k} = {_value(v)}" for k, v in query.params.items()]
     return html.Div([
         html.Div([html.B(name), html.Span(f"{rows.num_rows:,} rows", className="hint"),
-                  button("CSV", csv=f"rows/{view}/{name}.csv")],
+                  button("CSV", csv=f"rows/{view}/{name}.csv"), *_to_console(query)],
                  className="query-head"),
         html.Pre(query.sql), html.Pre("\n".join(params), className="params") if params else None])
+
+
+def _to_console(query: Query) -> list:
+    """A way into the console with the query, its parameters written in, where a link can hold it.
+    """
+    sql = written_in(query.sql, query.params)
+    if len(sql) > LONGEST_SQL:
+        return [html.Span(f"longer than the console's {LONGEST_SQL:,} characters with its "
+                          "parameters written in", className="hint")]
+    more = [] if query.then is None else [html.Span("the chart goes on from its rows",
+                                                    className="hint")]
+    return [button("Open in the SQL console", look="small-button to-console",
+                   gesture=json.dumps({"kind": "sql", "sql": sql, "open": True})), *more]
 
 
 MOST_HEADS = 12

@@ -12,12 +12,15 @@ from dataclasses import dataclass, replace
 from urllib.parse import parse_qs, urlencode
 
 from dashapp.facts import Facts
+from store import compare_queries
+from store.partial_queries import QUANTITIES
 from store.pattern_tables import KINDS, SPACES
-from store.schema import IMPORTANCE, STRENGTH
+from store.schema import IMPORTANCE, MODES, OUTCOMES, RANKED, STRENGTH, SUMMARISED
 from store.selection import HeadKey, Heads, Labels, Region, Selection
 
 MAX_URL = 60_000
 SHOWN_AT_FIRST = 4
+LONGEST_SQL = 8_000
 
 COLOURS = {
     "label": "label",
@@ -40,6 +43,15 @@ LOOKS = {"at": "where it looks", "from": "who looks at it"}
 LINKS = {"0.1": "0.1 %", "1": "1 %", "5": "5 %", "20": "20 %"}
 """The share of links that is drawn, the largest weights, while no weights are brushed."""
 
+ALONG = {"depth": "depth", "layer": "layer"}
+BANDS = {"quartiles": "quartiles", "range": "min–max"}
+SHADES = {"model": "model", "layer": "layer", "pattern": "pattern name",
+          **{c.name: c.label for c in SUMMARISED}}
+COEFFICIENTS = {"spearman": "Spearman's ρ", "kendall": "Kendall's τ-b"}
+OVER = {"mean": "mean of models", "each": "each model"}
+JUDGED = tuple(compare_queries.QUANTITIES)
+"""What pruning curves can be of."""
+
 CHOICES: dict[str, tuple[str, ...]] = {
     "tab": tuple(TABS),
     "importance": tuple(c.name for c in IMPORTANCE),
@@ -54,6 +66,19 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "paint": tuple(PAINTS),
     "looks": tuple(LOOKS),
     "links": tuple(LINKS),
+    "mode": tuple(MODES),
+    "left": QUANTITIES,
+    "compared": tuple(c.name for c in SUMMARISED),
+    "along": tuple(ALONG),
+    "band": tuple(BANDS),
+    "across": tuple(c.name for c in SUMMARISED),
+    "up": tuple(c.name for c in SUMMARISED),
+    "shade": tuple(SHADES),
+    "coefficient": tuple(COEFFICIENTS),
+    "over": tuple(OVER),
+    "ranked": tuple(c.name for c in OUTCOMES if c in RANKED),
+    "pruned": tuple(c.name for c in RANKED),
+    "judged": JUDGED,
 }
 """The fields of a state that hold one of a few names, and these names."""
 
@@ -64,7 +89,9 @@ NOTHING = Selection()
 @dataclass(frozen=True)
 class State:
     """`focus`: the image in the small panel, or None. Of the head page: `head` is the one that was
-    picked for it, `query` the token picked in it, `weights` the range of weights brushed.
+    picked for it, `query` the token picked in it, `weights` the range of weights brushed. `pin`: a
+    head that the opened one is compared with; `pair`: two models whose heads are compared. `sql`:
+    what stands in the console; a link brings it back and does not run it.
     """
 
     models: tuple[str, ...] = ()
@@ -83,9 +110,32 @@ class State:
     paint: str = "model"
     looks: str = "at"
     links: str = "1"
+    mode: str = "head"
+    left: str = "probability"
+    compared: str = "distance"
+    along: str = "depth"
+    band: str = "quartiles"
+    across: str = "hop_entropy"
+    up: str = "embedding_l2"
+    shade: str = "model"
+    coefficient: str = "spearman"
+    over: str = "mean"
+    ranked: str = "embedding_l2"
+    pruned: str = "embedding_l2"
+    judged: str = "agreement"
     head: HeadKey | None = None
     query: int | None = None
     weights: tuple[float, float] | None = None
+    pin: HeadKey | None = None
+    pair: tuple[str, str] | None = None
+    sql: str = ""
+
+    @property
+    def paired(self) -> tuple[str, str] | None:
+        """The pair of models, else the first two on show; None with fewer."""
+        if self.pair is not None and set(self.pair) <= set(self.models):
+            return self.pair
+        return (self.models[0], self.models[1]) if len(self.models) > 1 else None
 
     @property
     def opened(self) -> HeadKey | None:
@@ -108,12 +158,15 @@ class State:
         pairs += self.selection.to_url()
         if self.focus is not None:
             pairs.append(("image", str(self.focus)))
-        if self.head is not None:
-            pairs.append(("head", Heads((self.head,)).to_url()[0][1]))
+        pairs += [(key, Heads((head,)).to_url()[0][1])
+                  for key, head in (("head", self.head), ("pin", self.pin)) if head is not None]
+        pairs += [("pair", model) for model in self.pair or ()]
         if self.query is not None:
             pairs.append(("query", str(self.query)))
         if self.weights is not None:
             pairs.append(("weights", "{:.6g},{:.6g}".format(*self.weights)))
+        if self.sql:
+            pairs.append(("sql", self.sql))
         return "?" + urlencode(pairs) if pairs else ""
 
 
@@ -125,6 +178,8 @@ def defaults(facts: Facts, models: tuple[str, ...] | None = None) -> State:
     return State(
         models=names,
         importance="probability_drop" if classified else "embedding_l2",
+        left="probability" if classified else "embedding_l2",
+        judged="agreement" if classified else "embedding_l2",
         colour="label" if facts.labels else "probability" if classified else "effect",
         hops="hop" if len({m.hops for m in shown}) <= 1 else "side")
 
@@ -151,7 +206,9 @@ def from_url(search: str, facts: Facts) -> tuple[State, list[str]]:
     problems += unread
     selection = _known(selection, facts, problems)
     state = replace(state, selection=selection, focus=_focus(values, facts, problems),
-                    head=_head(values, facts, problems), weights=_weights(values, problems))
+                    head=_head("head", values, facts, problems),
+                    weights=_weights(values, problems), pin=_head("pin", values, facts, problems),
+                    pair=_pair(values, facts, problems), sql=_sql(values, problems))
     return replace(state, query=_query(values, state, facts, problems)), problems
 
 
@@ -201,19 +258,31 @@ def _number(key: str, values: Mapping[str, Sequence[str]], count: int, problems:
     return None
 
 
-def _head(values: Mapping[str, Sequence[str]], facts: Facts, problems: list[str]
+def _head(key: str, values: Mapping[str, Sequence[str]], facts: Facts, problems: list[str]
           ) -> HeadKey | None:
-    text = values.get("head", [""])[0]
+    text = values.get(key, [""])[0]
     if not text:
         return None
     try:
         (head,) = Heads.from_url([text]).heads
     except ValueError:
-        problems.append(f"head {short(text)} (LAYER.HEAD@MODEL)")
+        problems.append(f"{key} {short(text)} (LAYER.HEAD@MODEL)")
         return None
     if facts.has_head(head):
         return head
-    problems.append(f"head {head[1]}.{head[2]} of {short(head[0])} (not in this store)")
+    problems.append(f"{key} {head[1]}.{head[2]} of {short(head[0])} (not in this store)")
+    return None
+
+
+def _pair(values: Mapping[str, Sequence[str]], facts: Facts, problems: list[str]
+          ) -> tuple[str, str] | None:
+    wanted = [name for name in values.get("pair", []) if name]
+    if not wanted:
+        return None
+    one, other = (*wanted, "")[:2]
+    if one != other and len(wanted) == 2 and {one, other} <= set(facts.names):
+        return one, other
+    problems.append(f"pair {short(' '.join(wanted))} (two models of this store)")
     return None
 
 
@@ -230,6 +299,14 @@ def _weights(values: Mapping[str, Sequence[str]], problems: list[str]
         return low, high
     problems.append(f"weights {short(text)} (LOW,HIGH, from 0 to 1)")
     return None
+
+
+def _sql(values: Mapping[str, Sequence[str]], problems: list[str]) -> str:
+    text = values.get("sql", [""])[0]
+    if len(text) <= LONGEST_SQL:
+        return text
+    problems.append(f"sql (longer than {LONGEST_SQL:,} characters)")
+    return ""
 
 
 def short(text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from typing import Any
 
-import plotly.graph_objects as go
+from dashapp.chart import Figure
 
 INK, MUTED, FAINT, LINE = "#1f2933", "#5b6773", "#c5ccd3", "#e6e9ed"
 PAPER, UNDEFINED, ACCENT = "#ffffff", "#eceff2", "#111827"
@@ -88,23 +88,29 @@ def _at(value: float, stops: list[float], colours: tuple[str, ...]) -> str:
 _AXIS = {"gridcolor": LINE, "zeroline": False, "linecolor": FAINT, "ticks": "outside",
          "ticklen": 4, "tickcolor": FAINT, "tickfont": {"size": 11, "color": MUTED},
          "title": {"font": {"size": 12, "color": INK}, "standoff": 6}}
-_TEMPLATE = go.layout.Template(layout={"xaxis": _AXIS, "yaxis": _AXIS})
+_TEMPLATE = {"layout": {"xaxis": _AXIS, "yaxis": _AXIS}}
 
 
-def bare(height: int) -> go.Figure:
+def bare(height: int) -> Figure:
     """A figure with the page's fonts and margins, and no data."""
-    return go.Figure(layout={
+    return {"data": [], "layout": {
         "template": _TEMPLATE, "height": height, "autosize": True, "showlegend": False,
         "paper_bgcolor": PAPER, "plot_bgcolor": PAPER, "hovermode": "closest",
         "font": {"family": FONT, "size": 12, "color": INK},
-        "margin": {"l": 56, "r": 14, "t": 10, "b": 44},
+        "margin": margins(),
         "hoverlabel": {"bgcolor": PAPER, "bordercolor": FAINT, "align": "left",
                        "font": {"family": FONT, "size": 12, "color": INK}},
         "modebar": {"orientation": "v", "bgcolor": "rgba(255,255,255,0.7)", "color": FAINT,
                     "activecolor": MUTED},
         "newselection": {"line": {"color": ACCENT, "width": 1.5, "dash": "dot"}},
         "legend": {"font": {"size": 11}, "orientation": "h", "x": 0, "y": 1.0,
-                   "yanchor": "bottom"}})
+                   "yanchor": "bottom"},
+        "shapes": [], "annotations": [], "images": []}}
+
+
+def margins(**sides: int) -> dict[str, int]:
+    """The margins of `bare`, with other ones on these sides."""
+    return {"l": 56, "r": 14, "t": 10, "b": 44, **sides}
 
 
 def plain(text: str) -> str:
@@ -147,16 +153,16 @@ def category_axis(title: str, names: list[str], palette: tuple[str, ...]) -> dic
                          "len": min(256, 30 + 24 * n)}}
 
 
-def says(figure: go.Figure, text: str, **where: object) -> go.Figure:
+def says(figure: Figure, text: str, **where: object) -> Figure:
     """A sentence in place of data."""
     place = {"x": 0.5, "y": 0.5, "xref": "paper", "yref": "paper", **where}
-    return figure.add_annotation(text=text, showarrow=False, font={"size": 13, "color": MUTED},
-                                 **place)
+    figure["layout"].setdefault("annotations", []).append(
+        {"text": text, "showarrow": False, "font": {"size": 13, "color": MUTED}, **place})
+    return figure
 
 
-def empty(height: int, text: str) -> go.Figure:
+def empty(height: int, text: str) -> Figure:
     """A figure that only says something."""
     figure = says(bare(height), text)
-    figure.update_xaxes(visible=False)
-    figure.update_yaxes(visible=False)
+    figure["layout"] |= {"xaxis": {"visible": False}, "yaxis": {"visible": False}}
     return figure

@@ -25,7 +25,7 @@ PARTS = {"-patterns": ("map", "evidence"), "-head": ("head", "alike")}
 SIZES = {"": (1440, 900), "-narrow": (1024, 900)}
 DRAWN = """(plots => plots.length && plots.every(plot =>
 (((plot.querySelector('.js-plotly-plot') || {}).layout || {}).meta || {}).axes))(
-[...document.querySelectorAll('.plot')])"""
+[...document.querySelectorAll('.plot')].filter(plot => plot.offsetParent))"""
 
 
 def main() -> None:

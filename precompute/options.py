@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from store.errors import AtlasError
+from store.places import is_url
 
 DEVICES = ("auto", "cpu", "cuda")
 
@@ -23,6 +24,9 @@ def device(wanted: str) -> str:
 def path(text: str) -> Path:
     if not text:
         raise argparse.ArgumentTypeError("an empty path")
+    if is_url(text):
+        raise argparse.ArgumentTypeError(f"{text} is a URL; precompute reads and writes folders "
+                                         "(a finished store can be uploaded as it is)")
     return Path(text)
 
 

@@ -26,6 +26,7 @@ from precompute.progress import Progress, say
 from precompute.register import complete_row, read_folder, register_images, register_model
 from precompute.repair import repair
 from precompute.samples import register, spread
+from precompute.series import line_up
 from precompute.shards import Crew, Terms, hire
 from precompute.stages import DERIVED, RANDOM_ORDERS, SAMPLED, STAGES, Derived
 from precompute.synergy import choose_pairs
@@ -108,6 +109,7 @@ def precompute(request: Request) -> None:
         finish_others(job, vits)
     lay_out(writer, request.latent, request.refit_patterns)
     match_all(writer)
+    line_up(writer)
 
 
 def load_models(request: Request) -> dict[str, Vit]:

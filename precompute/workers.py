@@ -82,7 +82,7 @@ def subject_for(store: Store, task: Task, stage: Stage) -> Subject:
                        "weights_sha256 FROM models WHERE model = ?", [task.model]).to_pylist()
     if not rows:
         raise ModelError(f"the store has no row of the model {task.model!r}")
-    home = places.model_folder(store.path, task.model)
+    home = places.model_folder(task.store, task.model)
     needs = [home / name for name, wanted in (
         ("probe.npz", rows[0]["classifier"] == "probe"),
         ("reference.npz", stage.reference)) if wanted]
@@ -119,7 +119,7 @@ def _vit(row: dict, device: str) -> Vit:
 
 def _subject(store: Store, task: Task, stage: Stage, row: dict) -> Subject:
     vit = _vit(row, task.device)
-    home = places.model_folder(store.path, task.model)
+    home = places.model_folder(task.store, task.model)
     classifier = read_classifier(home, row["classifier"], vit)
     found = None
     if stage.reference:

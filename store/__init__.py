@@ -1,5 +1,6 @@
 """The contract between the offline side and the page: tables, files, queries. Knows no torch."""
 
-from store.reader import Store, open_store
+from store.atlas import Atlas, open_store
+from store.reader import Store
 
-__all__ = ["Store", "open_store"]
+__all__ = ["Atlas", "Store", "open_store"]

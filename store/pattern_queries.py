@@ -10,18 +10,19 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from store import kept
-from store.queries import Ask, Query
+from store import kept, quick
+from store.query import Ask, Query
 from store.reader import Store
 from store.schema import TABLES
 from store.selection import HeadKey, Predicate
+from store.series_tables import BOUNDS, CELLS, PLACES
 from store.similar import alike as most_alike
 
-BINS = 72
-"""Of the map's density, along each axis."""
+MOST_FILTERED = 1000
+"""Images that the density of what passes the filters is made of, if more pass."""
 
-AXES = {"autoencoder": ("x", "y", "error"), "pca": ("pca_x", "pca_y", "pca_error")}
-"""The columns of a space: its 2-D layout and its reconstruction error."""
+ERRORS = {"autoencoder": "error", "pca": "pca_error"}
+"""The column of a space's reconstruction errors."""
 
 MEANS = {"patch": "patch_pattern", "class": "class_pattern"}
 CODES = {"patch": "patch", "class": "class"}
@@ -61,7 +62,7 @@ def kept_images() -> Query:
 
 def places(ask: Ask, kind: str, space: str, focus: int | None) -> Query:
     """A row per head: where its mean pattern lies, or its pattern on the focused image."""
-    x, y, error = AXES[space]
+    (x, y), error = PLACES[space], ERRORS[space]
     table, image = ("head_places", "") if focus is None else ("head_patterns", "image = $focus")
     among = _of_kind(ask, kind).and_(Predicate(image, {} if focus is None else {"focus": focus}))
     return Query(f"""
@@ -73,44 +74,85 @@ USING (model, layer, head)
 WHERE p.{x} IS NOT NULL ORDER BY p.model, p.layer, p.head""".strip(), among.params)
 
 
-def cloud(ask: Ask, kind: str, space: str, bins: int = BINS) -> Query:
+def cloud(ask: Ask, kind: str, space: str, most: int = MOST_FILTERED) -> Query:
     """A row per cell of the map that holds patterns of heads on images: how many, and how many of
-    them pass the filters; the cells divide [x0, x1] and [y0, y1]."""
-    x, y, _ = AXES[space]
-    among, passes = _of_kind(ask, kind), ask.where(_GRAIN)
+    them pass the filters; the cells divide the bounds of the space, [x0, x1] and [y0, y1].
+
+    Where more than `most` images pass, `kept` counts those of every second, third, ... of them.
+    """
+    x, y = PLACES[space]
+    among, passes = _of_kind(ask, kind), ask.where(("model", "layer", "head"))
+    images = ask.images
     return Query(f"""
-WITH one AS NOT MATERIALIZED (
-  SELECT {x} AS x, {y} AS y, {passes.expression} AS kept FROM head_patterns
-  {among.where} AND {x} IS NOT NULL
-), span AS (
-  SELECT *, coalesce($bins / nullif(x1 - x0, 0), 0)::FLOAT AS per_x,
-         coalesce($bins / nullif(y1 - y0, 0), 0)::FLOAT AS per_y
-  FROM (SELECT min(x) AS x0, max(x) AS x1, min(y) AS y0, max(y) AS y1 FROM one)
+WITH passing AS (
+  SELECT image FROM (SELECT image, row_number() OVER (ORDER BY image) - 1 AS place,
+                            count(*) OVER () AS n FROM images {images.where})
+  WHERE place % ceil(n / $most)::INTEGER = 0
+), bounds AS (
+  SELECT {BOUNDS[space]}::DOUBLE[] AS b FROM pattern_spaces WHERE kind = $kind
 ), cells AS (
-  SELECT least($bins - 1, floor((x - x0) * per_x)::INTEGER) AS i,
-         least($bins - 1, floor((y - y0) * per_y)::INTEGER) AS j,
-         count(*) AS everything, count(*) FILTER (kept) AS kept
-  FROM one, span GROUP BY i, j
+  SELECT {_cell(x, "b[1]", "b[2]")} AS i, {_cell(y, "b[3]", "b[4]")} AS j,
+         {passes.expression} AND image IN (FROM passing) AS kept
+  FROM head_patterns, bounds {among.where} AND {x} IS NOT NULL
 )
-SELECT x0, x1, y0, y1, cells.* FROM cells, span ORDER BY i, j""".strip(),
-                 {**among.and_(passes).params, "bins": bins})
+SELECT b[1] AS x0, b[2] AS x1, b[3] AS y0, b[4] AS y1, i, j, count(*) AS everything,
+       count(*) FILTER (kept) AS kept
+FROM cells, bounds GROUP BY ALL ORDER BY i, j""".strip(),
+                 {**among.and_(passes, images).params, "most": most},
+                 quick=lambda: _cloud(ask, kind, space, most))
+
+
+def _cell(value: str, low: str, high: str) -> str:
+    """Which of the map's cells along an axis a value is in."""
+    span = f"({value}::DOUBLE - {low}) / coalesce(nullif({high} - {low}, 0), 1)"
+    return f"greatest(0, least({CELLS - 1}, floor({span} * {CELLS})))::INTEGER"
+
+
+def _cloud(ask: Ask, kind: str, space: str, most: int) -> pa.Table | None:
+    bounds = ask.store.kept(f"SELECT {BOUNDS[space]} AS b FROM pattern_spaces WHERE kind = $kind",
+                            {"kind": kind}).to_pylist()
+    if not bounds:
+        return None
+    try:
+        everything, kept = quick.cloud(ask, kind, space, most)
+    except quick.NoSeriesError:
+        return None
+    i, j = np.nonzero(everything)
+    ends = zip(("x0", "x1", "y0", "y1"), bounds[0]["b"], strict=True)
+    return pa.table({**{name: np.full(len(i), end, float) for name, end in ends},
+                     "i": i.astype(np.int32), "j": j.astype(np.int32),
+                     "everything": everything[i, j], "kept": kept[i, j]})
 
 
 def sample(ask: Ask, kind: str, space: str, most: int) -> Query:
     """Up to `most` heads on images, always the same ones: where they lie, whether they pass."""
-    x, y, _ = AXES[space]
+    x, y = PLACES[space]
     among, passes = _of_kind(ask, kind), ask.where(_GRAIN)
-    return Query(f"""
-SELECT model, image, layer, head, {x} AS x, {y} AS y, {passes.expression} AS kept
-FROM head_patterns {among.where} AND {x} IS NOT NULL
-ORDER BY hash(model, image, layer, head) LIMIT $most""".strip(),
-                 {**among.and_(passes).params, "most": most})
+    some = f"""
+SELECT model, image, layer, head, {x} AS x, {y} AS y FROM head_patterns, (
+  SELECT greatest(1, count(*) // $most) AS every FROM head_patterns {among.where}
+) {among.where} AND {x} IS NOT NULL AND hash(model, image, layer, head) % every = 0
+ORDER BY model, image, layer, head LIMIT $most""".strip()
+    params = {**among.params, "most": most}
+    return Query(f"SELECT *, {passes.expression} AS kept FROM (\n{some})",
+                 {**params, **passes.params}, quick=lambda: _marked(
+                     ask, ask.store.kept(some, params)))
+
+
+def _marked(ask: Ask, rows: pa.Table) -> pa.Table:
+    """The rows of heads on images, and whether they pass."""
+    kept = ask.passing[rows["image"].to_numpy()]
+    if ask.selection.heads:
+        chosen = set(ask.selection.heads)
+        keys = zip(*(rows[name].to_pylist() for name in ("model", "layer", "head")), strict=True)
+        kept &= np.fromiter((key in chosen for key in keys), bool, len(kept))
+    return rows.append_column("kept", pa.array(kept))
 
 
 def clusters(ask: Ask, kind: str, space: str) -> Query:
     """A row per cluster and model on show: the cluster, the middle of its heads of that model in
     the map, how many heads that is, how many of them are chosen, and which they are."""
-    x, y, _ = AXES[space]
+    x, y = PLACES[space]
     among, chosen = _of_kind(ask, kind), ask.where(("model", "layer", "head"))
     return Query(f"""
 SELECT c.cluster, coalesce(c.name, '{NO_NAME}') AS name, c.agreement, c.heads AS all_heads, p.model,

@@ -24,11 +24,13 @@ images, in its samples file before work on them begins.
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 from urllib.parse import quote, unquote
 
 from store.errors import StoreError
+from store.remote import AnyPlace, Place
 from store.schema import FORMAT, TABLES
 
 MARKER = "atlas.json"
@@ -43,12 +45,36 @@ def slug(model: str) -> str:
     return encoded.replace(".", "%2E", 1) if encoded.startswith(".") else encoded
 
 
-def name_of(folder: Path) -> str:
+def name_of(folder: Place) -> str:
     """The model name that `slug` made this folder from."""
     return unquote(folder.name)
 
 
-def check_store(path: Path) -> None:
+def is_url(text: str) -> bool:
+    """Whether it says where to find a store, as in s3://bucket/atlas, and is no path."""
+    return "://" in text
+
+
+def at(place: str | Place) -> Place:
+    """The folder, or what is at a URL: file://, s3://, gs:// or any other that fsspec knows.
+    Raises StoreError where a URL needs what is not installed."""
+    if not isinstance(place, str) or not is_url(place):
+        return Path(place) if isinstance(place, str) else place
+    if place.startswith("file://"):
+        return Path(unquote(place.removeprefix("file://")))
+    try:
+        return importlib.import_module("store.storage").connect(place)
+    except ModuleNotFoundError as error:
+        raise StoreError(f"a store at {place} needs {error.name}: "
+                         "pip install 'headatlas[remote]'") from error
+
+
+def within(file: Place, store: Place) -> str:
+    """Where a file lies in its store, in words."""
+    return str(file).removeprefix(str(store)).lstrip("/")
+
+
+def check_store(path: Place) -> None:
     """Raise StoreError unless `path` is a store of this format."""
     marker = path / MARKER
     if not path.is_dir():
@@ -65,7 +91,7 @@ def check_store(path: Path) -> None:
                          f"{FORMAT}: make it again, or use the version that made it")
 
 
-def files_of(path: Path, table: str, model: str | None = None) -> list[Path]:
+def files_of(path: AnyPlace, table: str, model: str | None = None) -> list[AnyPlace]:
     """The Parquet files that hold a table now, or one model's share, in a stable order."""
     shape = TABLES[table].files
     if model is not None:
@@ -73,30 +99,30 @@ def files_of(path: Path, table: str, model: str | None = None) -> list[Path]:
     return sorted(path.glob(shape))
 
 
-def model_folder(path: Path, model: str) -> Path:
+def model_folder(path: AnyPlace, model: str) -> AnyPlace:
     return path / "models" / slug(model)
 
 
-def done_units(path: Path, model: str, stage: str) -> list[str]:
+def done_units(path: Place, model: str, stage: str) -> list[str]:
     """The units of a stage that are there."""
     return sorted(unit.name for unit in (model_folder(path, model) / stage).glob("*/"))
 
 
-def models_of(path: Path) -> list[str]:
+def models_of(path: Place) -> list[str]:
     """The models registered in a store, by name."""
     return sorted(name_of(row.parent) for row in path.glob("models/*/model.parquet"))
 
 
-def parts_of(path: Path) -> list[str]:
+def parts_of(path: Place) -> list[str]:
     """The parts of the images table; each is one unit of work per model in OVER_ALL."""
     return [file.stem for file in files_of(path, "images")]
 
 
-def samples_folder(path: Path, model: str) -> Path:
+def samples_folder(path: AnyPlace, model: str) -> AnyPlace:
     return model_folder(path, model) / "samples"
 
 
-def read_sample(path: Path, model: str, stage: str) -> dict:
+def read_sample(path: Place, model: str, stage: str) -> dict:
     """What is registered of a stage that is done on some images: `units`, their images by name,
     and `fixed`, what else was settled for all of them. Nothing is registered in a damaged file."""
     try:
@@ -106,20 +132,20 @@ def read_sample(path: Path, model: str, stage: str) -> dict:
         return {"units": {}, "fixed": {}}
 
 
-def stages_of(path: Path, model: str) -> list[str]:
+def stages_of(path: Place, model: str) -> list[str]:
     """The stages that have units for a model, done or not."""
     sampled = sorted(file.stem for file in samples_folder(path, model).glob("*.json"))
     return [*OVER_ALL, *sampled]
 
 
-def units_of(path: Path, model: str, stage: str) -> list[str]:
+def units_of(path: Place, model: str, stage: str) -> list[str]:
     """All units of a stage, done or not."""
     if stage in OVER_ALL:
         return parts_of(path)
     return sorted(read_sample(path, model, stage)["units"])
 
 
-def missing_units(path: Path, model: str, stage: str) -> list[str]:
+def missing_units(path: Place, model: str, stage: str) -> list[str]:
     """The units of a stage that are still to be done for a model."""
     there = set(done_units(path, model, stage))
     return [unit for unit in units_of(path, model, stage) if unit not in there]
@@ -129,7 +155,7 @@ MADE = ("predictions", "heads")
 """Tables of which every model has one file, once its units are done."""
 
 
-def lacks(path: Path, model: str) -> list[str]:
+def lacks(path: Place, model: str) -> list[str]:
     """What a model still lacks, in words; nothing if it is complete."""
     left = [(stage, len(missing_units(path, model, stage)), len(units_of(path, model, stage)))
             for stage in stages_of(path, model)]
@@ -138,7 +164,7 @@ def lacks(path: Path, model: str) -> list[str]:
         + [table for table in MADE if not (folder / f"{table}.parquet").exists()]
 
 
-def lacks_patterns(path: Path, model: str) -> list[str]:
+def lacks_patterns(path: Place, model: str) -> list[str]:
     """What of a model is not yet placed in the pattern spaces, in words."""
     done = set(done_units(path, model, "heads"))
     missing = done - {file.stem for file in files_of(path, "head_patterns", model)}

@@ -5,63 +5,31 @@ SQL text is built only from names checked against `store.schema`; values travel 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pyarrow as pa
 
-from store.polygon import contains
-from store.reader import Store
+from store import quick
+from store.query import MODELS as _MODELS
+from store.query import Ask, Query, inside
 from store.schema import IMPORTANCE, TABLES, measure
-from store.selection import HeadKey, Heads, Predicate, Region, Scope, Selection
+from store.selection import HeadKey, Heads, Predicate, Scope
+
+__all__ = ["BINS", "Ask", "Query", "inside"]
 
 BINS = 36
 _HEAD = ("model", "layer", "head")
-_MODELS = "model IN (SELECT unnest($models::VARCHAR[]))"
 
 
-@dataclass(frozen=True)
-class Query:
-    """SQL and its named parameters; `then`: what is made of its rows before anyone sees them."""
-
-    sql: str
-    params: Mapping[str, object] = field(default_factory=dict)
-    then: Callable[[Store, pa.Table], pa.Table] | None = None
-
-    def rows(self, store: Store) -> pa.Table:
-        found = store.query(self.sql, dict(self.params))
-        return found if self.then is None else self.then(store, found)
-
-
-@dataclass(frozen=True)
-class Ask:
-    """What every question is about: a store, the models on show, and the active filters."""
-
-    store: Store
-    models: tuple[str, ...]
-    selection: Selection
-
-    def where(self, keys: Sequence[str], skip: Sequence[str] = ()) -> Predicate:
-        scope = Scope(self.models, lambda region: inside(self.store, region))
-        return self.selection.where(keys, scope, skip)
-
-    @property
-    def images(self) -> Predicate:
-        """The condition on `image`."""
-        return self.where(["image"])
-
-    @property
-    def models_only(self) -> Predicate:
-        return Predicate(_MODELS, {"models": list(self.models)})
-
-
-def inside(store: Store, region: Region) -> list[int]:
-    """The images inside a polygon drawn in the overview of its model."""
-    rows = store.query("SELECT image, x, y FROM predictions WHERE model = $model AND x IS NOT NULL "
-                       "ORDER BY image", {"model": region.model})
-    x, y = (rows[c].to_numpy().astype(float) for c in ("x", "y"))
-    return rows["image"].to_numpy()[contains(region.points, x, y)].tolist()
+def _quickly(answer: Callable[..., pa.Table], *about: object) -> Callable[[], pa.Table | None]:
+    """The answer from dense arrays; None where the store has none."""
+    def tried() -> pa.Table | None:
+        try:
+            return answer(*about)
+        except quick.NoSeriesError:
+            return None
+    return tried
 
 
 def model_facts() -> Query:
@@ -78,7 +46,8 @@ def image_counts(ask: Ask) -> Query:
     """How many images pass, and how many there are."""
     kept = ask.images
     return Query("SELECT count(*) AS images, (SELECT count(*) FROM images "
-                 f"{kept.where}) AS kept FROM images", kept.params)
+                 f"{kept.where}) AS kept FROM images", kept.params, quick=lambda: pa.table(
+                     {"images": [ask.count], "kept": [int(ask.passing.sum())]}))
 
 
 def table_of(measure_name: str) -> str:
@@ -86,30 +55,50 @@ def table_of(measure_name: str) -> str:
     return "head_scores" if measure(measure_name) in IMPORTANCE else "head_strength"
 
 
-def overview(ask: Ask, importance: str) -> Query:
+def overview(ask: Ask, importance: str | None = None) -> Query:
     """A row per model on show and image: where it lies, what it is, and whether it passes.
 
     `agreement`: share of the models on show, with a classifier, that predict the commonest class.
-    `effect`: mean `importance` over the chosen heads of that model (all its heads if none).
+    `effect`, for an importance measure: its mean over the chosen heads of that model (all its heads
+    if none).
     """
-    heads = _chosen(ask)
-    value = _number(importance)
-    return Query(f"""
+    images = f"""
 WITH votes AS (
   SELECT image, predicted, count(*) AS n FROM predictions
   WHERE {_MODELS} AND predicted IS NOT NULL GROUP BY image, predicted
 ), agreement AS (
   SELECT image, max(n) / sum(n) AS agreement FROM votes GROUP BY image
-), effect AS (
-  SELECT model, image, avg({value}) AS effect FROM {table_of(importance)}
+)
+SELECT p.model, p.image, p.x, p.y, i.path, i.label, p.predicted, p.correct, p.probability, agreement
+FROM predictions p JOIN images i USING (image) LEFT JOIN agreement USING (image)
+WHERE p.{_MODELS} ORDER BY p.model, p.image""".strip()
+    answer = _quickly(_overview, ask, images, importance)
+    if importance is None:
+        return Query(f"SELECT *, {ask.images.expression} AS kept FROM (\n{images})\n"
+                     "ORDER BY model, image", ask.models_only.and_(ask.images).params, quick=answer)
+    heads = _chosen(ask)
+    return Query(f"""
+WITH effect AS (
+  SELECT model, image, avg({_number(importance)}) AS effect FROM {table_of(importance)}
   {_zero(importance, heads).where} GROUP BY model, image
 )
-SELECT p.model, p.image, p.x, p.y, i.path, i.label, p.predicted, p.correct, p.probability,
-       agreement, effect, {ask.images.expression} AS kept
-FROM predictions p JOIN images i USING (image)
-LEFT JOIN agreement USING (image) LEFT JOIN effect USING (model, image)
-WHERE p.{_MODELS} ORDER BY p.model, p.image""".strip(),
-                 heads.and_(ask.images).params)
+SELECT *, {ask.images.expression} AS kept FROM (
+{images}) LEFT JOIN effect USING (model, image)
+ORDER BY model, image""".strip(), heads.and_(ask.images).params, quick=answer)
+
+
+def _overview(ask: Ask, images: str, importance: str | None) -> pa.Table:
+    rows = ask.store.kept(images, dict(ask.models_only.params))
+    numbers = rows["image"].to_numpy()
+    if importance is not None:
+        effects = quick.effect(ask, importance, ask.selection.heads)
+        names = np.array(sorted(effects), object)
+        means = np.stack([quick.mean(*effects[name]) for name in names])
+        models = rows["model"].dictionary_encode().combine_chunks()
+        place = np.searchsorted(names, models.dictionary.to_numpy(zero_copy_only=False))
+        values = means[place[models.indices.to_numpy()], numbers]
+        rows = rows.append_column("effect", pa.array(values, from_pandas=True))
+    return rows.append_column("kept", pa.array(ask.passing[numbers]))
 
 
 def _chosen(ask: Ask) -> Predicate:
@@ -137,49 +126,44 @@ def head_values(ask: Ask, name: str) -> Query:
     return Query(f"""
 SELECT model, layer, head, avg(v) AS value,
        avg(v) - 1.96 * stddev_samp(v) / sqrt(count(v)) AS low,
-       avg(v) + 1.96 * stddev_samp(v) / sqrt(count(v)) AS high, count(*) AS images
+       avg(v) + 1.96 * stddev_samp(v) / sqrt(count(v)) AS high, count(v) AS images
 FROM (SELECT model, layer, head, {_number(name)} AS v FROM {table_of(name)} {kept.where})
-GROUP BY model, layer, head ORDER BY model, layer, head""".strip(), kept.params)
+GROUP BY model, layer, head ORDER BY model, layer, head""".strip(), kept.params,
+                 quick=_quickly(quick.head_values, ask, name))
 
 
 def baselines(ask: Ask) -> Query:
     """A row per model: its mean unpruned top probability over the images that pass."""
     kept = ask.models_only.and_(ask.images)
     return Query("SELECT model, avg(probability::DOUBLE) AS probability, count(*) AS images FROM "
-                 f"predictions {kept.where} GROUP BY model ORDER BY model", kept.params)
+                 f"predictions {kept.where} GROUP BY model ORDER BY model", kept.params,
+                 quick=_quickly(quick.baselines, ask))
 
 
 def profiles(ask: Ask, heads: Sequence[HeadKey], focus: int | None) -> Query:
-    """A row per series and hop: mean strength, its quartiles, and the focused image's value.
+    """A row per series and hop: mean strength over the images that pass, its quartiles over them,
+    and the focused image's value.
 
-    A series is a chosen head (quartiles over the images that pass) or, without any, a model: the
-    mean over its heads (quartiles over heads, each head averaged over the images that pass).
+    A series is a chosen head or, without any, a model; its value on an image is then the mean over
+    its heads.
     """
     among = _among(ask, heads)
     params = {**among.and_(ask.images).params, "focus": -1 if focus is None else focus}
-    hops = f"""
+    series = "model, layer, head" if heads else \
+        "model, NULL::SMALLINT AS layer, NULL::SMALLINT AS head"
+    return Query(f"""
 WITH hops AS (
-  SELECT model, layer, head, image, {ask.images.expression} AS kept,
+  SELECT {series}, image, {ask.images.expression} AS kept,
          generate_subscripts(hop_strength, 1) - 1 AS hop, unnest(hop_strength) AS v
   FROM head_strength {among.where}
-)"""
-    if heads:
-        body = """
+), one AS (
+  SELECT model, layer, head, image, kept, hop, avg(v::DOUBLE) AS v FROM hops GROUP BY ALL
+)
 SELECT model, layer, head, hop, avg(v) FILTER (kept) AS mean,
        quantile_cont(v, 0.25) FILTER (kept) AS low, quantile_cont(v, 0.75) FILTER (kept) AS high,
        avg(v) FILTER (image = $focus) AS focus, count(v) FILTER (kept) AS n
-FROM hops GROUP BY model, layer, head, hop ORDER BY model, layer, head, hop"""
-    else:
-        body = """, per_head AS (
-  SELECT model, layer, head, hop, avg(v) FILTER (kept) AS v,
-         avg(v) FILTER (image = $focus) AS focus
-  FROM hops GROUP BY model, layer, head, hop
-)
-SELECT model, NULL::SMALLINT AS layer, NULL::SMALLINT AS head, hop, avg(v) AS mean,
-       quantile_cont(v, 0.25) AS low, quantile_cont(v, 0.75) AS high, avg(focus) AS focus,
-       count(v) AS n
-FROM per_head GROUP BY model, hop ORDER BY model, hop"""
-    return Query((hops + body).strip(), params)
+FROM one GROUP BY model, layer, head, hop ORDER BY model, layer, head, hop""".strip(), params,
+                 quick=_quickly(quick.profiles, ask, tuple(heads), focus))
 
 
 def histogram(ask: Ask, name: str, heads: Sequence[HeadKey], bins: int = BINS) -> Query:
@@ -200,7 +184,8 @@ SELECT model, layer, head, lo, hi,
        least($bins - 1, coalesce(floor((v - lo) / nullif(hi - lo, 0) * $bins), 0))::INTEGER AS bin,
        count(*) AS everything, count(*) FILTER (kept) AS kept
 FROM one, span WHERE v IS NOT NULL GROUP BY ALL ORDER BY model, layer, head, bin""".strip(),
-                 {**among.and_(ask.images).params, "bins": bins})
+                 {**among.and_(ask.images).params, "bins": bins},
+                 quick=_quickly(quick.histogram, ask, name, tuple(heads), bins))
 
 
 def at_image(ask: Ask, name: str, heads: Sequence[HeadKey], image: int) -> Query:
@@ -208,7 +193,8 @@ def at_image(ask: Ask, name: str, heads: Sequence[HeadKey], image: int) -> Query
     among = _zero(name, _among(ask, heads), Predicate("image = $image", {"image": image}))
     series = "layer, head" if heads else "NULL::SMALLINT AS layer, NULL::SMALLINT AS head"
     return Query(f"SELECT model, {series}, avg({_number(name)}) AS value FROM {table_of(name)} "
-                 f"{among.where} GROUP BY ALL ORDER BY ALL", among.params)
+                 f"{among.where} GROUP BY ALL ORDER BY ALL", among.params,
+                 quick=_quickly(quick.at_image, ask, name, tuple(heads), image))
 
 
 def image_card(ask: Ask, image: int) -> Query:
@@ -231,7 +217,13 @@ SELECT image, any_value(path) AS path, any_value(label) AS label,
        avg({_number(importance)}) AS effect
 FROM {table_of(importance)} JOIN (SELECT image, path, label FROM images) USING (image)
 {heads.where} GROUP BY image HAVING effect IS NOT NULL
-ORDER BY effect {order}, image LIMIT $count""".strip(), {**heads.params, "count": count})
+ORDER BY effect {order}, image LIMIT $count""".strip(), {**heads.params, "count": count},
+                 quick=_quickly(_hardest, ask, importance, count))
+
+
+def _hardest(ask: Ask, importance: str, count: int) -> pa.Table:
+    paths = ask.store.kept("SELECT image, path, label FROM images ORDER BY image")
+    return quick.hardest(ask, importance, count, paths)
 
 
 def thumbnail(image: int) -> Query:

@@ -6,29 +6,32 @@ through `store.sandbox`.
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 
 from store import places, sums
 from store.errors import StoreError
+from store.memo import Memo
+from store.remote import Place, Remote
 from store.schema import TABLES
 
 Params = Sequence[object] | Mapping[str, object]
 Settings = dict[str, str | int | float | list[str]]
 
 
-def open_store(path: str | Path) -> Store:
-    """Open a store for reading. Raises StoreError if there is none, or of another format.
+def open_store(path: str | Place) -> Store:
+    """Open a store for reading: a folder, or a URL such as s3://bucket/atlas. Raises StoreError if
+    there is none, or of another format.
 
     >>> store = open_store("real-atlas")                                      # doctest: +SKIP
     >>> store.query("SELECT model, layers, heads FROM models").to_pylist()    # doctest: +SKIP
     """
-    return Store(Path(path))
+    return Store(places.at(path))
 
 
 class Store:
@@ -38,33 +41,39 @@ class Store:
     With `tables`, only these are bound; with `model`, only what they hold of this model.
     """
 
-    def __init__(self, path: Path, settings: Settings | None = None,
+    def __init__(self, path: Place, settings: Settings | None = None,
                  tables: Iterable[str] = TABLES, model: str | None = None) -> None:
         places.check_store(path)
         self.path = path
         self._tables, self._model = tuple(tables), model
         self._connection = duckdb.connect(config=dict(settings or {}))
+        if isinstance(path, Remote):
+            self._connection.register_filesystem(path.listing.duckdb)
         # footers of files with a row group per head are long, and read once instead of per query
         self._connection.execute("LOAD parquet; SET GLOBAL parquet_metadata_cache = true")
-        self._files: dict[str, list[Path]] = {}
-        self._looked_at: dict[tuple[Path, int, int], bool] = {}
-        self.damaged: list[Path] = []
+        self._files: dict[str, list[Place]] = {}
+        self._looked_at: dict[tuple[Place, int, int], bool] = {}
+        self.damaged: list[Place] = []
+        self.memo = Memo()
+        self._versions: set[tuple[Place, int, int]] = set()
         self.refresh()
 
     def refresh(self) -> bool:
-        """Bind the tables to the files that are there now; True if any came or went."""
+        """Bind the tables to the files that are there now; True if any came, went or changed."""
         there = {name: places.files_of(self.path, name, self._model) for name in self._tables}
         readable = {name: self._readable(name, paths) for name, paths in there.items()}
         self.damaged = [file for name, paths in there.items()
                         for file in sorted(set(paths) - set(readable[name]))]
-        if readable == self._files:
+        versions = {(file, *_version(file)) for paths in readable.values() for file in paths}
+        if versions == self._versions and readable == self._files:
             return False
         for name, paths in readable.items():
             _bind(self._connection, name, paths)
-        self._files = readable
+        self._files, self._versions = readable, versions
+        self.memo.clear()
         return True
 
-    def _readable(self, table: str, files: list[Path]) -> list[Path]:
+    def _readable(self, table: str, files: list[Place]) -> list[Place]:
         """Those of a table's files that are Parquet with its columns; each is looked at once."""
         versions = [(file, *_version(file)) for file in files]
         fresh = [version for version in versions if version not in self._looked_at]
@@ -76,7 +85,7 @@ class Store:
         return [version[0] for version in versions if self._looked_at[version]]
 
     @property
-    def files(self) -> dict[str, list[Path]]:
+    def files(self) -> dict[str, list[Place]]:
         """The Parquet files behind each table."""
         return dict(self._files)
 
@@ -88,6 +97,12 @@ class Store:
             except duckdb.Error as error:
                 raise StoreError(f"the store at {self.path} cannot be read: {first_line(error)}"
                                  ) from error
+
+    def kept(self, sql: str, params: Mapping[str, object] | None = None) -> pa.Table:
+        """The same, answered from memory where it was asked before and the store has not changed.
+        """
+        key = ("sql", sql, pickle.dumps(params))
+        return self.memo.keep(key, lambda: self.query(sql, params or {}))
 
     @contextmanager
     def cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -102,7 +117,7 @@ class Store:
         self._connection.close()
 
 
-def _version(file: Path) -> tuple[int, int]:
+def _version(file: Place) -> tuple[int, int]:
     """Size and time of a file; of one that is gone, what no file has."""
     try:
         status = file.stat()
@@ -111,14 +126,14 @@ def _version(file: Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def _bind(connection: duckdb.DuckDBPyConnection, name: str, files: list[Path]) -> None:
+def _bind(connection: duckdb.DuckDBPyConnection, name: str, files: list[Place]) -> None:
     """Make `name` a view of its files, or an empty view of the same columns if there are none."""
     if files:
         listed = ", ".join(_literal(unglobbed(file)) for file in files)
         source = f"read_parquet([{listed}], hive_partitioning = false)"
         select = f"SELECT {_columns(name)} FROM {source}"
     else:
-        typed = ", ".join(f"NULL::{_sql_type(c.type)} AS \"{c.name}\""
+        typed = ", ".join(f"NULL::{type_name(c.type)} AS \"{c.name}\""
                           for c in TABLES[name].columns)
         select = f"SELECT {typed} LIMIT 0"
     try:
@@ -135,7 +150,7 @@ def _literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def unglobbed(file: Path) -> str:
+def unglobbed(file: Place) -> str:
     """The absolute path, written so that DuckDB does not read it as a pattern."""
     return "".join(f"[{c}]" if c in "*?[" else c for c in str(file.absolute()))
 
@@ -147,12 +162,12 @@ _SQL_TYPES = {
 }
 
 
-def _sql_type(kind: pa.DataType) -> str:
+def type_name(kind: pa.DataType) -> str:
     """The DuckDB name of an Arrow type that the schema uses."""
     if pa.types.is_list(kind):
-        return _sql_type(kind.value_type) + "[]"
+        return type_name(kind.value_type) + "[]"
     if pa.types.is_struct(kind):
-        return "STRUCT(" + ", ".join(f'"{f.name}" {_sql_type(f.type)}' for f in kind) + ")"
+        return "STRUCT(" + ", ".join(f'"{f.name}" {type_name(f.type)}' for f in kind) + ")"
     return _SQL_TYPES[kind]
 
 

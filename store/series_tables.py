@@ -15,6 +15,9 @@ from store.table import HEAD, INT, LAYER, MODEL, Table
 CELLS = 96
 """The pattern maps have so many cells along each axis, within the bounds of their space."""
 
+MOST_IMAGES = 20_000
+"""In a larger store, lists would be longer than a page can hold; it has no series."""
+
 NOWHERE = CELLS * CELLS
 """In place of a cell, where a head has no place in the map."""
 
@@ -24,7 +27,7 @@ CELL_COLUMNS = {(kind, space): f"{kind}_{space}_cells"
 HEAD_SERIES = Table(
     "head_series", "one row per model, layer and head: its measures over all images, each in one "
     "list, [i] of image i, NaN where undefined (zero ablation where one is named); written where a "
-    "store has no more than 50,000 images", "models/*/head_series.parquet",
+    f"store has no more than {MOST_IMAGES:,} images", "models/*/head_series.parquet",
     ("model", "layer", "head"), (
         MODEL, LAYER, HEAD,
         Column("images", INT, "how many images the lists are over"),
@@ -41,6 +44,19 @@ HEAD_SERIES = Table(
 
 BOUNDS = {"autoencoder": "bounds", "pca": "pca_bounds"}
 """The columns of pattern_spaces that hold the bounds of each space's map."""
+
+MODEL_SERIES = Table(
+    "model_series", "one row per model: means over its heads, image by image; written with "
+    "head_series", "models/*/model_series.parquet", ("model",), (
+        MODEL,
+        Column("images", INT, "how many images the list is over"),
+        Column("hops", INT, "K, how many hops hop_strength has for each image"),
+        Column("hop_strength", PROFILE, "[i K + k]: hop_strength[k] of image i, mean over the "
+               "heads that have a hop k"),
+    ), packed=False)
+
+PLACES = {"autoencoder": ("x", "y"), "pca": ("pca_x", "pca_y")}
+"""Columns of head_patterns and head_places: where a pattern lies in each map."""
 
 BOUND_COLUMNS = tuple(
     Column(name, pa.list_(FLOAT), f"x0, x1, y0, y1 of the map of the {space} space: what its "

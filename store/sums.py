@@ -11,10 +11,12 @@ import hashlib
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Generic
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from store.remote import AnyPlace, Place
 
 SUMS = "SHA256SUMS"
 SUFFIX = ".sha256"
@@ -23,32 +25,38 @@ FILES = ("images/*.parquet", "images/*.json", "models/*/*.parquet", "models/*/*.
          "patterns/*.parquet")
 """What may have a checksum beside it."""
 
+PIECE = 8 << 20
+"""Bytes that are read at once, to compare a file with its checksum."""
+
 
 @dataclass(frozen=True)
-class Damage:
+class Damage(Generic[AnyPlace]):
     """`file` is not as it was written; `place`, its unit or itself, is what must be made again."""
 
-    file: Path
-    place: Path
+    file: AnyPlace
+    place: AnyPlace
     why: str
 
 
-def digest(file: Path) -> str:
+def digest(file: Place) -> str:
+    found = hashlib.sha256()
     with file.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+        while piece := handle.read(PIECE):
+            found.update(piece)
+    return found.hexdigest()
 
 
-def line(file: Path) -> str:
+def line(file: Place) -> str:
     """A file's line in a list of checksums."""
     return f"{digest(file)}  {file.name}\n"
 
 
-def beside(file: Path) -> Path:
+def beside(file: AnyPlace) -> AnyPlace:
     """Where the checksum of a file outside units stands."""
     return file.with_name(file.name + SUFFIX)
 
 
-def read_sums(listing: Path) -> dict[str, set[str]]:
+def read_sums(listing: Place) -> dict[str, set[str]]:
     """The checksums that a file may have, by its name; nothing where the list is unreadable."""
     sums: dict[str, set[str]] = {}
     try:
@@ -60,42 +68,43 @@ def read_sums(listing: Path) -> dict[str, set[str]]:
     return sums
 
 
-def find_damage(path: Path) -> list[Damage]:
+def find_damage(path: AnyPlace) -> list[Damage[AnyPlace]]:
     """Read every file of a store and compare it with its checksum, in order of path."""
     with ThreadPoolExecutor() as threads:  # hashing lets other threads run
-        units = threads.map(_in_unit, path.glob("models/*/*/*/"))
-        files = threads.map(_in_file, (f for shape in FILES for f in path.glob(shape)))
-        found = [damage for several in (*units, *files) for damage in several]
+        looks = [threads.submit(_in_unit, unit) for unit in path.glob("models/*/*/*/")]
+        looks += [threads.submit(_in_file, f) for shape in FILES for f in path.glob(shape)]
+        found: list[Damage[AnyPlace]] = [damage for look in looks for damage in look.result()]
     return sorted(found, key=lambda damage: damage.file)
 
 
-def size_of(path: Path) -> int:
+def size_of(path: Place) -> int:
     """Bytes that `find_damage` would read."""
     files = [f for shape in (*FILES, "models/*/*/*/*.parquet") for f in path.glob(shape)]
     return sum(file.stat().st_size for file in files)
 
 
-def is_readable(file: Path, columns: Iterable[str] = ()) -> bool:
+def is_readable(file: Place, columns: Iterable[str] = ()) -> bool:
     """A Parquet file whose footer can be read and names these columns."""
     try:
-        schema = pq.read_metadata(file).schema.to_arrow_schema()
+        with file.open("rb") as handle:
+            schema = pq.read_metadata(handle).schema.to_arrow_schema()
     except (OSError, pa.ArrowException):
         return False
     return set(columns) <= set(schema.names)
 
 
-def _in_unit(folder: Path) -> list[Damage]:
+def _in_unit(folder: AnyPlace) -> list[Damage[AnyPlace]]:
     sums = read_sums(folder / SUMS) or {file.name: set() for file in folder.glob("*.parquet")}
     return [Damage(folder / name, folder, why) for name, allowed in sums.items()
             if (why := _what_is_wrong(folder / name, allowed))]
 
 
-def _in_file(file: Path) -> list[Damage]:
+def _in_file(file: AnyPlace) -> list[Damage[AnyPlace]]:
     why = _what_is_wrong(file, read_sums(beside(file)).get(file.name, set()))
     return [Damage(file, file, why)] if why else []
 
 
-def _what_is_wrong(file: Path, allowed: set[str]) -> str:
+def _what_is_wrong(file: Place, allowed: set[str]) -> str:
     """Nothing, or what. A file whose checksum is lost is trusted if it can be read at all."""
     try:
         if allowed and digest(file) not in allowed:

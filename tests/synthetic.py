@@ -21,6 +21,7 @@ from PIL import Image
 from precompute.agreement import head_ablations, rank_agreement
 from precompute.curves import pruning_areas, pruning_curves
 from precompute.orders import Order, fractions, make_orders, split
+from precompute.series import write_series
 from precompute.summaries import summarise
 from precompute.synergy import choose_pairs, head_pairs
 from store import places
@@ -69,6 +70,8 @@ def make_store(path: Path, images: int = 60, models: dict[str, dict] = MODELS) -
         _write_curves(writer, store, name, images)
         _write_derived(writer, store, name)
     add_patterns(writer, models, images)
+    for name in models:
+        write_series(writer, name)
     return path
 
 

@@ -30,10 +30,22 @@
     return { kind: "region", model: model(own), points };
   }
 
-  function heads(event) {
-    const keys = event.points.map((p) => p.customdata).filter(Array.isArray);
-    return { kind: "heads", op: "replace", heads: keys };
+  // [model, layer, head] of a mark: as it was sent, or the trace's model and the first two of the
+  // mark's numbers (a typed array); null where a mark is no head.
+  function headOf(point) {
+    const own = point.customdata, model = (point.data.meta || {}).model;
+    if (Array.isArray(own)) return own;
+    if (!model || !ArrayBuffer.isView(own) || !Number.isInteger(own[0])) return null;
+    return [model, own[0], own[1]];
   }
+
+  function heads(event) {
+    const keys = event.points.map(headOf).filter(Boolean);
+    return { kind: "heads", op: "replace", heads: keys.flatMap(each) };
+  }
+
+  // The heads of a mark that stands for one, or for a pair of them.
+  const each = (key) => (Array.isArray(key[0]) ? key : [key]);
 
   // The token that a cell or mark of a head's attention stands for.
   function token(point) {
@@ -57,11 +69,9 @@
     if (brush === "images" && Number.isInteger(point.customdata)) {
       return { kind: "focus", image: point.customdata };
     }
-    if (meta.grid) return { kind: "heads", op: "toggle", heads: [[meta.model, point.y, point.x]] };
-    if (Array.isArray(point.customdata)) {
-      return { kind: "heads", op: "toggle", heads: [point.customdata] };
-    }
-    return null;
+    if (meta.modes) return { kind: "mode", mode: meta.modes[Math.round(point.x)] };
+    const head = meta.grid ? [meta.model, point.y, point.x] : headOf(point);
+    return head && { kind: "heads", op: "toggle", heads: each(head) };
   }
 
   function brushed(event, plot, brush) {
@@ -78,9 +88,11 @@
 
   // What the hover panel says of a point, and the cell of a sheet of pictures that it shows.
   function described(point) {
-    const { picture, matrix } = point.data.meta || {};
-    if (picture && Array.isArray(point.customdata)) {
-      return { text: point.text, picture, cell: point.customdata.slice(1) };
+    const { picture, matrix, axes } = point.data.meta || {}, key = headOf(point);
+    if (picture && key) {
+      const [model, layer, head] = key, values = axes ? measured(point, axes) : [];
+      const lines = [model, `layer ${layer}, head ${head}`, ...values, point.text || ""];
+      return { text: lines.join("\n"), picture, cell: [layer, head] };
     }
     if (!matrix) return null;
     const [row, column] = point.pointIndex, shade = point.z;
@@ -92,6 +104,10 @@
     return { text: `query: ${name(row)}\nkey: ${name(column)}\n` +
              `${most} ${(matrix.top * share * share).toPrecision(3)}` };
   }
+
+  // The place of a head in a scatter plot of two measures.
+  const measured = (point, axes) =>
+    [point.x, point.y].map((v, i) => `${axes[i]} ${v.toPrecision(4)}`);
 
   function hover(point, mouse) {
     const what = point && described(point);
@@ -150,6 +166,45 @@
     });
   }
 
+  // What travels packed in a trace's meta (dashapp/chart.py) becomes what Plotly reads.
+  function unpack(trace) {
+    const { packed, said, dots } = trace.meta || {};
+    if (said) trace.hovertemplate = texts(said);
+    if (!packed) return;
+    trace.x = values(packed.x);
+    trace.y = values(packed.y);
+    if (packed.colour) trace.marker.color = values(packed.colour);
+    if (packed.first !== undefined) {
+      trace.customdata = Int32Array.from({ length: dots }, (_, i) => packed.first + i);
+    }
+    if (packed.kept !== undefined) {
+      const kept = bytes(packed.kept);
+      trace.selectedpoints = [];
+      for (let i = 0; i < dots; i++) if (kept[i >> 3] >> (i & 7) & 1) trace.selectedpoints.push(i);
+    }
+  }
+
+  function texts({ texts, which, rows }) {
+    const all = Array.from(bytes(which), (i) => texts[i]), columns = all.length / rows;
+    return !rows ? all : Array.from({ length: rows }, (_, row) =>
+      all.slice(row * columns, (row + 1) * columns));
+  }
+
+  function values({ codes, bits, low, step }) {
+    const all = bytes(codes), planes = Math.ceil(bits / 8), count = all.length / planes;
+    const gap = 2 ** bits - 1, found = new Float32Array(count);
+    for (let i = 0; i < count; i++) {
+      const code = planes > 1 ? all[i] + 256 * all[count + i] : all[i];
+      found[i] = code === gap ? NaN : low + step * code;
+    }
+    return found;
+  }
+
+  function bytes(text) {
+    const raw = atob(text.replace(/-/g, "+").replace(/_/g, "/"));
+    return Uint8Array.from(raw, (c) => c.charCodeAt(0));
+  }
+
   window.dash_clientside = window.dash_clientside || {};
   window.dash_clientside.headatlas = {
     // Hidden charts have no width: once a tab is shown, they take theirs.
@@ -159,6 +214,7 @@
     },
     draw(figure, id, brush) {
       if (!figure) return none();
+      figure.data.forEach(unpack);
       listen(id, brush);
       delete last[id];
       const plot = gd(id);
@@ -207,14 +263,15 @@
 
   document.addEventListener("click", (event) => {
     const button = event.target.closest("[data-drop], [data-focus], [data-copy], [data-csv], " +
-                                        "[data-keys], [data-open]");
-    for (const open of document.querySelectorAll("details[open]")) {
+                                        "[data-keys], [data-open], [data-gesture]");
+    for (const open of document.querySelectorAll("details[open]:not(.stays)")) {
       if (!open.contains(event.target)) open.removeAttribute("open");
     }
     if (!button) return;
     if (button.dataset.drop) send({ kind: "drop", source: button.dataset.drop });
     else if (button.dataset.focus) send({ kind: "focus", image: Number(button.dataset.focus) });
     else if (button.dataset.copy) copy(button);
+    else if (button.dataset.gesture) send(JSON.parse(button.dataset.gesture));
     else if (button.dataset.open) send({ kind: "open", keys: [button.dataset.open] });
     else if (button.dataset.keys) {
       send({ kind: "heads", op: button.dataset.op || "replace",

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import plotly.graph_objects as go
 
 from dashapp import theme
 from dashapp.attention import Matrix
+from dashapp.chart import Figure, numbers
 from dashapp.crop import Box
 from dashapp.facts import Block
 
@@ -26,28 +26,27 @@ STEPS = 126
 """Shades of a cell of the matrix: 0 unseen, 1.. outside the drawn range, 1 + STEPS.. inside."""
 
 
-def look(matrix: Matrix, token: int, looks: str, image: int, box: Box) -> go.Figure:
+def look(matrix: Matrix, token: int, looks: str, image: int, box: Box) -> Figure:
     """The image twice: with the token and its strongest targets marked, and under its weights."""
     block, values = matrix.block, matrix.along(token, looks)
     top = float(np.nanmax(values)) if np.isfinite(values).any() else 1.0
-    figure = theme.bare(HEIGHT)
-    figure.update_layout(
-        margin={"l": 8, "r": 8, "t": 20, "b": 8}, dragmode=False,
-        coloraxis={"cmin": 0, "cmax": top or 1.0, "colorscale": [list(c) for c in HEAT],
-                   "colorbar": {**theme.BAR, "title": theme.bar_title("weight"), "nticks": 5,
-                                "lenmode": "pixels", "len": 230}},
-        **_look_axes(block))
-    figure.layout.images = [_picture(image, box, block, axis) for axis in ("", "2")]
     grid = values[block.prefix:].reshape(block.grid_h, block.grid_w)
-    figure.add_trace(_cells(grid, block.prefix, block.grid_w, "", see_through=True))
-    figure.add_trace(_cells(grid, block.prefix, block.grid_w, "2"))
+    figure = theme.bare(HEIGHT)
+    figure["data"] = [_cells(grid, block.prefix, block.grid_w, "", see_through=True),
+                      _cells(grid, block.prefix, block.grid_w, "2")]
     if block.prefix:
-        figure.add_trace(_cells(values[None, :block.prefix], 0, block.prefix, "3"))
         names = [block.token(i) for i in range(block.prefix)]
-        figure.data[-1].update(text=[names], hovertemplate="%{text}<br>weight %{z:.3g}"
-                               "<extra></extra>")
-    _titles(figure, block)
-    return figure.update_layout(shapes=_marks(values, token, block))
+        figure["data"].append(_cells(values[None, :block.prefix], 0, block.prefix, "3") | {
+            "text": [names], "hovertemplate": "%{text}<br>weight %{z:.3~g}<extra></extra>"})
+    figure["layout"] |= {
+        "margin": {"l": 8, "r": 8, "t": 20, "b": 8}, "dragmode": False,
+        "coloraxis": {"cmin": 0, "cmax": top or 1.0, "colorscale": [list(c) for c in HEAT],
+                      "colorbar": {**theme.BAR, "title": theme.bar_title("weight"), "nticks": 5,
+                                   "lenmode": "pixels", "len": 230}},
+        "images": [_picture(image, box, block, axis) for axis in ("", "2")],
+        "annotations": _titles(block), "shapes": _marks(values, token, block),
+        **_look_axes(block)}
+    return figure
 
 
 def _look_axes(block: Block) -> dict:
@@ -68,31 +67,33 @@ def _look_axes(block: Block) -> dict:
     return panes
 
 
-def _picture(image: int, box: Box, block: Block, axis: str) -> go.layout.Image:
+def _picture(image: int, box: Box, block: Block, axis: str) -> dict:
     """The thumbnail, laid so that what the model saw covers the grid of patches."""
     wide, high = block.grid_w / (box.right - box.left), block.grid_h / (box.bottom - box.top)
-    return go.layout.Image(
-        source=f"thumbnail/{image}", xref=f"x{axis}", yref=f"y{axis}", sizing="stretch",
-        x=-box.left * wide - 0.5, y=-box.top * high - 0.5, sizex=wide, sizey=high,
-        xanchor="left", yanchor="top", layer="below")
+    return {"source": f"thumbnail/{image}", "xref": f"x{axis}", "yref": f"y{axis}",
+            "sizing": "stretch", "x": -box.left * wide - 0.5, "y": -box.top * high - 0.5,
+            "sizex": wide, "sizey": high, "xanchor": "left", "yanchor": "top", "layer": "below"}
 
 
 def _cells(values: np.ndarray, first: int, columns: int, axis: str, see_through: bool = False
-           ) -> go.Heatmap:
-    colours = {"colorscale": [[0, "rgba(0,0,0,0)"], [1, "rgba(0,0,0,0)"]], "showscale": False} \
+           ) -> dict:
+    clear = "rgba(0,0,0,0)"
+    colours: dict = {"colorscale": [[0, clear], [1, clear]], "showscale": False} \
         if see_through else {"coloraxis": "coloraxis"}
-    return go.Heatmap(z=values, xaxis=f"x{axis}", yaxis=f"y{axis}", **colours,
-                      meta={"tokens": {"first": first, "columns": columns}}, hoverongaps=True,
-                      hovertemplate="patch %{y}, %{x}<br>weight %{z:.3g}<extra></extra>")
+    return {"type": "heatmap", "z": numbers(values), "xaxis": f"x{axis}", "yaxis": f"y{axis}",
+            **colours, "meta": {"tokens": {"first": first, "columns": columns}},
+            "hoverongaps": True,
+            "hovertemplate": "patch %{y}, %{x}<br>weight %{z:.3~g}<extra></extra>"}
 
 
-def _titles(figure: go.Figure, block: Block) -> None:
-    strip = {"showarrow": False, "font": {"size": 11, "color": theme.MUTED}}
-    if block.prefix:
-        others = f", {block.prefix - 1} other prefix tokens" if block.prefix > 1 else ""
-        text = f"class token{others}" if block.class_token else "prefix tokens"
-        figure.add_annotation(text=text, x=0.61, y=0.955, xref="paper", yref="paper",
-                              xanchor="right", yanchor="middle", **strip)
+def _titles(block: Block) -> list[dict]:
+    if not block.prefix:
+        return []
+    others = f", {block.prefix - 1} other prefix tokens" if block.prefix > 1 else ""
+    text = f"class token{others}" if block.class_token else "prefix tokens"
+    return [{"text": text, "x": 0.61, "y": 0.955, "xref": "paper", "yref": "paper",
+             "xanchor": "right", "yanchor": "middle", "showarrow": False,
+             "font": {"size": 11, "color": theme.MUTED}}]
 
 
 def _marks(values: np.ndarray, token: int, block: Block) -> list[dict]:
@@ -120,7 +121,7 @@ def _frames(token: int, block: Block, colour: str, width: float, axes: tuple[str
              "y1": row + 0.5 - inset, "line": {"color": colour, "width": width}} for axis in axes]
 
 
-def lines(matrix: Matrix, low: float, high: float, token: int, looks: str) -> tuple[go.Figure, int]:
+def lines(matrix: Matrix, low: float, high: float, token: int, looks: str) -> tuple[Figure, int]:
     """Queries above, keys below, a line per link in the range; and how many links are in it."""
     block, weights = matrix.block, matrix.weights
     query, key = np.nonzero((weights >= low) & (weights <= high))
@@ -133,47 +134,49 @@ def lines(matrix: Matrix, low: float, high: float, token: int, looks: str) -> tu
     fades = np.digitize(strength / max(matrix.top, 1e-9), [0.25, 0.6])
     for name, own, colour in (("between patches", ~of_class, PATCH_COLOUR),
                               ("to or from prefix tokens", of_class, CLASS_COLOUR)):
-        for fade, alpha in enumerate((0.22, 0.45, 0.8)):
-            chosen = own & (fades == fade) & ~picked
-            figure.add_trace(_links(query[chosen], key[chosen], theme.tint(colour, alpha), 1, name))
-        figure.add_trace(_links(query[own & picked], key[own & picked], colour, 2.2, name))
-    for y, tokens in ((1, len(weights)), (0, block.tokens)):
-        figure.add_trace(_tokens(block, tokens, y, token if (y == 1) == (looks == "at") else None))
+        looked = [(own & (fades == fade) & ~picked, theme.tint(colour, alpha), 1.0)
+                  for fade, alpha in enumerate((0.22, 0.45, 0.8))]
+        figure["data"] += [_links(query[chosen], key[chosen], shade, width, name)
+                           for chosen, shade, width in [*looked, (own & picked, colour, 2.2)]]
+    figure["data"] += [_tokens(block, tokens, y, token if (y == 1) == (looks == "at") else None)
+                       for y, tokens in ((1, len(weights)), (0, block.tokens))]
     step = block.grid_w * max(1, -(-block.grid_h // 10))
     starts = list(range(block.prefix, block.tokens, step))
-    figure.update_layout(
-        dragmode="zoom", margin={"l": 62, "r": 10, "t": 8, "b": 42},
-        xaxis={"title": {"text": "token: " + "prefix, then " * bool(block.prefix)
-                         + "patches row by row (ticks: row of patches)"},
-               "tickvals": starts, "showgrid": False,
-               "ticktext": [str((s - block.prefix) // block.grid_w) for s in starts],
-               "range": [-0.02 * block.tokens - 1, 1.02 * block.tokens]},
-        yaxis={"tickvals": [0, 1], "ticktext": ["keys", "queries"], "range": [-0.06, 1.06],
-               "fixedrange": True, "showgrid": False, "ticks": "",
-               "title": {"text": "tokens"}})
+    figure["layout"] |= {
+        "dragmode": "zoom", "margin": {"l": 62, "r": 10, "t": 8, "b": 42},
+        "xaxis": {"title": {"text": "token: " + "prefix, then " * bool(block.prefix)
+                            + "patches row by row (ticks: row of patches)"},
+                  "tickvals": starts, "showgrid": False,
+                  "ticktext": [str((s - block.prefix) // block.grid_w) for s in starts],
+                  "range": [-0.02 * block.tokens - 1, 1.02 * block.tokens]},
+        "yaxis": {"tickvals": [0, 1], "ticktext": ["keys", "queries"], "range": [-0.06, 1.06],
+                  "fixedrange": True, "showgrid": False, "ticks": "", "title": {"text": "tokens"}}}
     return figure, count
 
 
-def _links(query: np.ndarray, key: np.ndarray, colour: str, width: float, name: str
-           ) -> go.Scattergl:
+def _links(query: np.ndarray, key: np.ndarray, colour: str, width: float, name: str) -> dict:
     x = np.full((len(query), 3), np.nan, np.float32)
     y = np.full((len(query), 3), np.nan, np.float32)
     x[:, 0], x[:, 1], y[:, 0], y[:, 1] = query, key, 1, 0
-    return go.Scattergl(x=x.ravel(), y=y.ravel(), mode="lines", line={"color": colour,
-                        "width": width}, hoverinfo="skip", name=name, meta={"links": len(query)})
+    return {"type": "scattergl", "x": numbers(x.ravel()), "y": numbers(y.ravel()),
+            "mode": "lines", "line": {"color": colour, "width": width}, "hoverinfo": "skip",
+            "name": name, "meta": {"links": len(query)}}
 
 
-def _tokens(block: Block, count: int, y: int, picked: int | None) -> go.Scatter:
-    colours = [CLASS_COLOUR if i < block.prefix else theme.MUTED for i in range(count)]
-    sizes = [11 if i == picked else 6 if i < block.prefix else 3 for i in range(count)]
-    return go.Scatter(
-        x=list(range(count)), y=[y] * count, mode="markers", text=[block.token(i)
-                                                                 for i in range(count)],
-        marker={"symbol": "square", "size": sizes, "color": colours}, hovertemplate="%{text}"
-        "<extra></extra>", meta={"tokens": {"first": 0, "columns": count, "along": "x"}})
+def _tokens(block: Block, count: int, y: int, picked: int | None) -> dict:
+    number = np.arange(count)
+    of_class = number < block.prefix
+    size = np.where(number == picked, 11, np.where(of_class, 6, 3))
+    return {"type": "scatter", "x": numbers(number, np.uint16),
+            "y": numbers(np.full(count, y), np.uint8), "mode": "markers",
+            "text": [block.token(i) for i in range(count)],
+            "marker": {"symbol": "square", "size": numbers(size, np.uint8),
+                       "color": np.where(of_class, CLASS_COLOUR, theme.MUTED).tolist()},
+            "hovertemplate": "%{text}<extra></extra>",
+            "meta": {"tokens": {"first": 0, "columns": count, "along": "x"}}}
 
 
-def matrix(found: Matrix, low: float, high: float, token: int, looks: str) -> go.Figure:
+def matrix(found: Matrix, low: float, high: float, token: int, looks: str) -> Figure:
     """The whole matrix; prefix rows and columns are widened, patches pooled (by their largest)
     where there are more than a screen shows."""
     block = found.block
@@ -181,20 +184,21 @@ def matrix(found: Matrix, low: float, high: float, token: int, looks: str) -> go
     z = _pooled(_shades(found, low, high), block, pool)
     rows, columns = (_edges(block, pool, count) for count in z.shape)
     figure = theme.bare(HEIGHT)
-    figure.add_trace(go.Heatmap(
-        z=z, x=columns, y=rows, zmin=0, zmax=2 * STEPS, colorscale=_shading(), showscale=False,
-        hoverinfo="none", meta={"matrix": {
-            "prefix": block.prefix, "pool": pool, "top": found.top, "steps": STEPS,
-            "names": [block.token(i) for i in range(block.tokens)]}}))
-    figure.add_trace(_weight_bar(found.top))
-    _picked_line(figure, rows, columns, block, pool, token, looks)
-    figure.update_layout(
-        dragmode="zoom", margin={"l": 56, "r": 8, "t": 8, "b": 42},
-        xaxis={**_matrix_axis(columns, block, pool), "title": {"text": "key (row of patches)"},
-               "constrain": "domain"},
-        yaxis={**_matrix_axis(rows, block, pool), "title": {"text": "query (row of patches)"},
-               "range": [rows[-1], rows[0]],
-               **({"scaleanchor": "x", "constrain": "domain"} if len(rows) > 2 else {})})
+    figure["data"] = [
+        {"type": "heatmap", "z": numbers(z, np.uint8), "x": numbers(columns, np.float64),
+         "y": numbers(rows, np.float64), "zmin": 0, "zmax": 2 * STEPS, "colorscale": _shading(),
+         "showscale": False, "hoverinfo": "none", "meta": {"matrix": {
+             "prefix": block.prefix, "pool": pool, "top": found.top, "steps": STEPS,
+             "names": [block.token(i) for i in range(block.tokens)]}}},
+        _weight_bar(found.top)]
+    figure["layout"] |= {
+        "shapes": _picked_line(rows, columns, block, pool, token, looks),
+        "dragmode": "zoom", "margin": {"l": 56, "r": 8, "t": 8, "b": 42},
+        "xaxis": {**_matrix_axis(columns, block, pool), "title": {"text": "key (row of patches)"},
+                  "constrain": "domain"},
+        "yaxis": {**_matrix_axis(rows, block, pool), "title": {"text": "query (row of patches)"},
+                  "range": [float(rows[-1]), float(rows[0])],
+                  **({"scaleanchor": "x", "constrain": "domain"} if len(rows) > 2 else {})}}
     return figure
 
 
@@ -231,14 +235,16 @@ def _shading() -> list[list]:
     return [[0.0, UNSEEN], [0.5 / last, UNSEEN], [0.5 / last, GREY[0]], *grey, *inside]
 
 
-def _weight_bar(top: float) -> go.Scatter:
+def _weight_bar(top: float) -> dict:
     """A trace without points that brings the colour bar of drawn weights."""
     values = np.linspace(0, 1, 5)
-    return go.Scatter(x=[None], y=[None], mode="markers", hoverinfo="skip", meta={}, marker={
-        "color": [0.0], "cmin": 0, "cmax": 1, "colorscale": theme.scale(INSIDE), "showscale": True,
-        "colorbar": {**theme.BAR, "tickvals": values.tolist(), "title": theme.bar_title("weight"),
-                     "ticktext": [f"{top * v * v:.2g}" for v in values], "lenmode": "pixels",
-                     "len": 230}})
+    return {"type": "scatter", "x": [None], "y": [None], "mode": "markers", "hoverinfo": "skip",
+            "marker": {
+                "color": [0.0], "cmin": 0, "cmax": 1, "colorscale": theme.scale(INSIDE),
+                "showscale": True, "colorbar": {
+                    **theme.BAR, "tickvals": values.tolist(), "title": theme.bar_title("weight"),
+                    "ticktext": [f"{top * v * v:.2g}" for v in values], "lenmode": "pixels",
+                    "len": 230}}}
 
 
 def _matrix_axis(edges: np.ndarray, block: Block, pool: int) -> dict:
@@ -254,41 +260,45 @@ def _matrix_axis(edges: np.ndarray, block: Block, pool: int) -> dict:
             "range": [float(edges[0]), float(edges[-1])]}
 
 
-def _picked_line(figure: go.Figure, rows: np.ndarray, columns: np.ndarray, block: Block, pool: int,
-                 token: int, looks: str) -> None:
+def _picked_line(rows: np.ndarray, columns: np.ndarray, block: Block, pool: int, token: int,
+                 looks: str) -> list[dict]:
     """A frame around the picked token's row, or its column."""
     cell = token if token < block.prefix else block.prefix + (token - block.prefix) // pool
     edges, other = (columns, rows) if looks == "from" else (rows, columns)
     if cell + 1 >= len(edges):
-        return
+        return []
     side, across = ("x", "y") if looks == "from" else ("y", "x")
-    figure.add_shape(type="rect", line={"color": PATCH_COLOUR, "width": 1.5}, name="token",
-                     **{f"{side}0": edges[cell], f"{side}1": edges[cell + 1],
-                        f"{across}0": other[0], f"{across}1": other[-1]})
+    return [{"type": "rect", "line": {"color": PATCH_COLOUR, "width": 1.5}, "name": "token",
+             f"{side}0": float(edges[cell]), f"{side}1": float(edges[cell + 1]),
+             f"{across}0": float(other[0]), f"{across}1": float(other[-1])}]
 
 
-def weights(found: Matrix, low: float, high: float) -> go.Figure:
+def weights(found: Matrix, low: float, high: float) -> Figure:
     """How many links have how much weight, on a log scale; those in the range are dark."""
     top = found.top or 1.0
     edges = np.linspace(0, top, BARS + 1)
     counts, _ = np.histogram(found.seen, edges)
     inside = (edges[1:] >= low) & (edges[:-1] <= high)
-    text = [f"{a:.3g} to {b:.3g}<br>{n:,} links" for a, b, n in
-            zip(edges, edges[1:], counts, strict=False)]
     figure = theme.bare(HEIGHT)
-    figure.add_trace(go.Bar(
-        x=(edges[1:] + edges[:-1]) / 2, y=counts, width=top / BARS, text=text, textposition="none",
-        hovertemplate="%{text}<extra></extra>", meta={"weights": True},
-        marker={"color": np.where(inside, INSIDE[2], theme.FAINT).tolist(), "line": {"width": 0}},
-        unselected={"marker": {"opacity": 1}}))
-    figure.add_shape(type="rect", xref="x", yref="paper", name="drawn", y0=0, y1=1,
-                     x0=max(low, 0), x1=min(high, top), layer="below",
-                     line={"width": 1, "color": theme.MUTED, "dash": "dot"},
-                     fillcolor="rgba(104,152,200,0.14)")
-    figure.update_layout(
-        dragmode="select", selectdirection="h", bargap=0, margin={"l": 56, "r": 14, "t": 8},
-        xaxis={"title": {"text": "weight of a link"}, "range": [0, top], "exponentformat": "power"},
-        yaxis={"title": {"text": "links (log scale)"}, "type": "log", "exponentformat": "power",
-               "range": [-0.3, float(np.log10(max(counts.max(initial=1), 1))) + 0.15],
-               "dtick": 1, "fixedrange": True})
+    figure["data"] = [{
+        "type": "bar", "x": numbers((edges[1:] + edges[:-1]) / 2, np.float64),
+        "y": numbers(counts, np.float64), "width": top / BARS, "meta": {"weights": True},
+        "customdata": numbers(np.stack([edges[:-1], edges[1:]], -1)),
+        "hovertemplate": "%{customdata[0]:.3~g} to %{customdata[1]:.3~g}<br>%{y:,} links"
+                         "<extra></extra>",
+        "marker": {"color": np.where(inside, INSIDE[2], theme.FAINT).tolist(),
+                   "line": {"width": 0}},
+        "unselected": {"marker": {"opacity": 1}}}]
+    figure["layout"] |= {
+        "shapes": [{"type": "rect", "xref": "x", "yref": "paper", "name": "drawn", "y0": 0, "y1": 1,
+                    "x0": max(low, 0), "x1": min(high, top), "layer": "below",
+                    "line": {"width": 1, "color": theme.MUTED, "dash": "dot"},
+                    "fillcolor": "rgba(104,152,200,0.14)"}],
+        "dragmode": "select", "selectdirection": "h", "bargap": 0,
+        "margin": theme.margins(t=8),
+        "xaxis": {"title": {"text": "weight of a link"}, "range": [0, top],
+                  "exponentformat": "power"},
+        "yaxis": {"title": {"text": "links (log scale)"}, "type": "log", "exponentformat": "power",
+                  "range": [-0.3, float(np.log10(max(counts.max(initial=1), 1))) + 0.15],
+                  "dtick": 1, "fixedrange": True}}
     return figure

@@ -5,72 +5,83 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import plotly.graph_objects as go
 import pyarrow as pa
 
 from dashapp import theme
+from dashapp.chart import Figure, numbers, say
 from dashapp.facts import Model
+from dashapp.figures.columns import by_model, floats
 from dashapp.figures.panes import Pane, columns_for, height_of, name_above, panes
 from dashapp.theme import plain
 from store.schema import Column
 from store.selection import HeadKey
 
 SIGNED = {"-1..1", "unbounded"}
+INTERVAL = "<br>95 % interval %{customdata[2]:.4~g} to %{customdata[3]:.4~g}"
+_PLACE = ("layer", "head")
+OVER = "<br>mean over %{customdata[4]:,.0f} images"
 
 
 class Values:
     """The rows of `queries.head_values` by head: value, interval, number of images."""
 
     def __init__(self, rows: pa.Table) -> None:
-        self._rows = {(r["model"], r["layer"], r["head"]): r for r in rows.to_pylist()}
-
-    def get(self, key: HeadKey, column: str = "value") -> float:
-        """NaN where undefined."""
-        value = self._rows.get(key, {}).get(column)
-        return math.nan if value is None else float(value)
+        self._rows = by_model(rows)
 
     def model(self, model: Model, column: str = "value") -> np.ndarray:
-        """float[layers, heads]"""
-        return np.array([[self.get((model.name, layer, head), column)
-                          for head in range(model.heads)] for layer in range(model.layers)])
+        """float64[layers, heads]; NaN where undefined."""
+        grid = np.full((model.layers, model.heads), math.nan)
+        rows = self._rows.get(model.name)
+        if rows is not None:
+            grid[rows["layer"].to_numpy(), rows["head"].to_numpy()] = floats(rows[column])
+        return grid
 
-    def exists(self, key: HeadKey) -> bool:
-        return key in self._rows
+    def at(self, rows: pa.Table, models: list[Model]) -> np.ndarray:
+        """float64[row]: the values of the heads that other rows are about; NaN where undefined."""
+        name, layer, head = rows["model"].to_pylist(), *(rows[c].to_numpy() for c in _PLACE)
+        grids = {model.name: self.model(model) for model in models}
+        return np.array([grids[m][i, j] for m, i, j in zip(name, layer, head, strict=True)], float)
 
-    def hover(self, key: HeadKey, measure: Column) -> str:
-        model, layer, head = key
-        value = self.get(key)
-        name = f"<b>{plain(model)}</b> layer {layer}, head {head}"
-        if math.isnan(value):
-            return f"{name}<br>{measure.label}: not defined"
-        low, high = self.get(key, "low"), self.get(key, "high")
-        interval = "" if math.isnan(low) else f"<br>95 % interval {low:.4g} to {high:.4g}"
-        images = self.get(key, "images")
-        over = "" if math.isnan(images) else f"<br>mean over {images:,.0f} images"
-        return f"{name}<br>{measure.label} {value:.4g} {measure.unit}{interval}{over}"
+    def hover(self, model: Model, measure: Column, mark: str) -> tuple[np.ndarray, np.ndarray]:
+        """What the mouse is told at each head: numbers, and the template that reads them.
+
+        float32[layers, heads, 5]: layer, head, ends of the interval, images; and
+        object[layers, heads]. `mark`: where the template finds the value, y or z.
+        """
+        layer, head = np.indices((model.layers, model.heads))
+        low, high, images = (self.model(model, column) for column in ("low", "high", "images"))
+        name = f"<b>{plain(model.name)}</b> layer %{{customdata[0]}}, head %{{customdata[1]}}<br>"
+        value = f"{name}{measure.label} %{{{mark}:.4~g}} {measure.unit}"
+        said = np.array([*(f"{value}{interval}{over}<extra></extra>"
+                           for interval in ("", INTERVAL) for over in ("", OVER)),
+                         f"{name}{measure.label}: not defined<extra></extra>"], object)
+        case = 2 * np.isfinite(low) + np.isfinite(images)
+        case = np.where(np.isfinite(self.model(model)), case, 4)
+        return np.stack([layer, head, low, high, images], -1), said[case]
+
+
+def places(chosen: tuple[HeadKey, ...], model: Model) -> list[int]:
+    """Where the chosen heads of a model lie among all its heads, layer by layer."""
+    return sorted(layer * model.heads + head for name, layer, head in chosen if name == model.name)
 
 
 def matrix(values: Values, models: list[Model], measure: Column, chosen: tuple[HeadKey, ...],
-           why_undefined: dict[str, str]) -> go.Figure:
+           why_undefined: dict[str, str]) -> Figure:
     """A heatmap per model on one scale; `why_undefined` says what to do where all is NULL."""
     spots = panes(len(models), columns_for(len(models), 4), 0.06, 0.22)
     figure = theme.bare(height_of(len(models)))
-    figure.update_layout(margin={"l": 38, "r": 8, "t": 24, "b": 38}, dragmode=False,
-                         coloraxis=_coloraxis(values, models, measure),
-                         **{k: v for model, pane in zip(models, spots, strict=True)
-                            for k, v in _matrix_axes(pane, model).items()})
+    layout = figure["layout"]
+    layout |= {"margin": {"l": 38, "r": 8, "t": 24, "b": 38}, "dragmode": False,
+               "coloraxis": _coloraxis(values, models, measure)}
     for model, pane in zip(models, spots, strict=True):
         n = pane.axis
-        figure.add_trace(_cells(values, model, measure, n))
+        layout |= _matrix_axes(pane, model)
+        figure["data"] += [_cells(values, model, measure, n), _crosses(values.model(model), n)]
         name_above(figure, model, pane)
-        _crosses(figure, values.model(model), n)
-        mine = [(layer, head) for name, layer, head in chosen if name == model.name]
         if chosen:
-            figure.add_trace(_veil(model, mine, n))
-        for layer, head in mine:
-            figure.add_shape(type="rect", x0=head - 0.5, x1=head + 0.5, y0=layer - 0.5,
-                             y1=layer + 0.5, xref=f"x{n}", yref=f"y{n}",
-                             line={"color": theme.ACCENT, "width": 2})
+            mine = places(chosen, model)
+            figure["data"].append(_veil(model, mine, n))
+            layout["shapes"] += _frames(model, mine, n)
         if model.name in why_undefined:
             theme.says(figure, why_undefined[model.name], xref=f"x{n} domain",
                        yref=f"y{n} domain")
@@ -113,38 +124,45 @@ def _step(count: int, ticks: int) -> int:
     return max(1, math.ceil(count / ticks))
 
 
-def _cells(values: Values, model: Model, measure: Column, n: str) -> go.Heatmap:
-    text = [[values.hover((model.name, layer, head), measure) for head in range(model.heads)]
-            for layer in range(model.layers)]
-    z = values.model(model)
-    return go.Heatmap(z=[[None if math.isnan(v) else v for v in row] for row in z.tolist()],
-                      x=list(range(model.heads)), y=list(range(model.layers)), text=text,
-                      hovertemplate="%{text}<extra></extra>", coloraxis="coloraxis",
-                      xaxis=f"x{n}", yaxis=f"y{n}", xgap=1, ygap=1, hoverongaps=True,
-                      name=plain(model.name), meta={"model": model.name, "grid": True})
+def _cells(values: Values, model: Model, measure: Column, n: str) -> dict:
+    said, texts = values.hover(model, measure, "z")
+    trace = {"type": "heatmap", "z": numbers(values.model(model)), "customdata": numbers(said),
+             "coloraxis": "coloraxis", "xaxis": f"x{n}", "yaxis": f"y{n}", "xgap": 1, "ygap": 1,
+             "hoverongaps": True, "name": plain(model.name),
+             "meta": {"model": model.name, "grid": True}}
+    say(trace, texts)
+    return trace
 
 
-def _crosses(figure: go.Figure, z: np.ndarray, n: str) -> None:
+def _crosses(z: np.ndarray, n: str) -> dict:
     """A cross in each cell that has no value."""
     layer, head = np.nonzero(~np.isfinite(z))
-    figure.add_trace(go.Scatter(
-        x=head.tolist(), y=layer.tolist(), mode="markers", xaxis=f"x{n}", yaxis=f"y{n}",
-        hoverinfo="skip", marker={"symbol": "x-thin", "size": 7, "line": {
-            "width": 1, "color": theme.FAINT}}, meta={}))
+    return {"type": "scatter", "x": numbers(head, np.uint16), "y": numbers(layer, np.uint16),
+            "mode": "markers", "xaxis": f"x{n}", "yaxis": f"y{n}", "hoverinfo": "skip",
+            "marker": {"symbol": "x-thin", "size": 7, "line": {"width": 1, "color": theme.FAINT}}}
 
 
-def _veil(model: Model, mine: list[tuple[int, int]], n: str) -> go.Heatmap:
+def _veil(model: Model, mine: list[int], n: str) -> dict:
     """White over the heads that are not chosen."""
-    z: list[list[float | None]] = [[1.0] * model.heads for _ in range(model.layers)]
-    for layer, head in mine:
-        z[layer][head] = None
-    return go.Heatmap(z=z, x=list(range(model.heads)), y=list(range(model.layers)),
-                      xaxis=f"x{n}", yaxis=f"y{n}", hoverinfo="skip", showscale=False,
-                      colorscale=[[0, "#ffffff"], [1, "#ffffff"]], opacity=0.45, meta={})
+    z = np.ones(model.layers * model.heads)
+    z[mine] = math.nan
+    return {"type": "heatmap", "z": numbers(z.reshape(model.layers, model.heads)),
+            "xaxis": f"x{n}", "yaxis": f"y{n}", "hoverinfo": "skip", "showscale": False,
+            "colorscale": [[0, "#ffffff"], [1, "#ffffff"]], "opacity": 0.45}
+
+
+def _frames(model: Model, mine: list[int], n: str) -> list[dict]:
+    """An outline around each chosen head, all in one shape."""
+    if not mine:
+        return []
+    corners = ((head - 0.5, layer - 0.5) for layer, head in (divmod(i, model.heads) for i in mine))
+    return [{"type": "path", "xref": f"x{n}", "yref": f"y{n}", "name": "chosen",
+             "path": "".join(f"M{x},{y}H{x + 1}V{y + 1}H{x}Z" for x, y in corners),
+             "line": {"color": theme.ACCENT, "width": 2}}]
 
 
 def line(values: Values, models: list[Model], measure: Column, chosen: tuple[HeadKey, ...],
-         baseline: dict[str, float], depth: bool, before: Values | None = None) -> go.Figure:
+         baseline: dict[str, float], depth: bool, before: Values | None = None) -> Figure:
     """A line per model over its heads, layer by layer; x = 0 is the unpruned model.
 
     `baseline` is the unpruned value per model (missing where there is none); `before` are the
@@ -155,20 +173,20 @@ def line(values: Values, models: list[Model], measure: Column, chosen: tuple[Hea
     strip = strip_pixels / (strip_pixels + line_pixels)
     for model in models:
         if before is not None:
-            figure.add_trace(_ghost(before, model, depth))
-        figure.add_trace(_curve(values, model, measure, chosen, baseline, depth))
-    blocks, numbers = _layer_strip(models, depth)
-    figure.update_layout(
-        shapes=blocks + _baselines(models, baseline), annotations=numbers,
-        margin={"l": 64, "r": 14, "t": 8, "b": 42}, dragmode="select",
-        xaxis={"title": {"text": "relative depth: running head / number of heads (0 = unpruned)"
-                         if depth else "running head, layer by layer" +
-                         " (0 = unpruned)" * bool(baseline)},
-               "range": _line_range(models, depth), "anchor": "y2"},
-        yaxis={"domain": [strip + 0.02, 1], "title": {"text": theme.wrapped(measure.title, 20)},
-               "zeroline": True, "zerolinecolor": theme.FAINT},
-        yaxis2={"domain": [0, strip], "range": [len(models), 0], "showticklabels": False,
-                "ticks": "", "showgrid": False, "fixedrange": True})
+            figure["data"].append(_ghost(before, model, depth))
+        figure["data"].append(_curve(values, model, measure, chosen, baseline, depth))
+    blocks, layers = _layer_strip(models, depth)
+    figure["layout"] |= {
+        "shapes": blocks + _baselines(models, baseline), "annotations": layers,
+        "margin": {"l": 64, "r": 14, "t": 8, "b": 42}, "dragmode": "select",
+        "xaxis": {"title": {"text": "relative depth: running head / number of heads (0 = unpruned)"
+                            if depth else "running head, layer by layer" +
+                            " (0 = unpruned)" * bool(baseline)},
+                  "range": _line_range(models, depth), "anchor": "y2"},
+        "yaxis": {"domain": [strip + 0.02, 1], "title": {"text": theme.wrapped(measure.title, 20)},
+                  "zeroline": True, "zerolinecolor": theme.FAINT},
+        "yaxis2": {"domain": [0, strip], "range": [len(models), 0], "showticklabels": False,
+                   "ticks": "", "showgrid": False, "fixedrange": True}}
     return figure
 
 
@@ -183,41 +201,41 @@ def _x(model: Model, depth: bool) -> np.ndarray:
     return np.arange(count + 1) / (count if depth else 1)
 
 
-def _keys(model: Model) -> list[HeadKey]:
-    return [(model.name, layer, head) for layer in range(model.layers)
-            for head in range(model.heads)]
-
-
 def _curve(values: Values, model: Model, measure: Column, chosen: tuple[HeadKey, ...],
-           baseline: dict[str, float], depth: bool) -> go.Scatter:
-    keys, start = _keys(model), baseline.get(model.name, math.nan)
-    y = np.concatenate([[start], values.model(model).ravel()])
-    high = np.concatenate([[0.0], values.model(model, "high").ravel()]) - y
-    low = y - np.concatenate([[0.0], values.model(model, "low").ravel()])
-    high[0] = low[0] = 0.0
+           baseline: dict[str, float], depth: bool) -> dict:
+    start, count = baseline.get(model.name, math.nan), model.layers * model.heads
+    y, low, high = (np.concatenate([[start], values.model(model, column).ravel()])
+                    for column in ("value", "low", "high"))
+    low[0] = high[0] = start
+    said, texts = values.hover(model, measure, "y")
+    unpruned = (f"<b>{plain(model.name)}</b> unpruned<br>{measure.label} %{{y:.4~g}} "
+                f"{measure.unit}<extra></extra>")
     colour = theme.model_colour(model.index)
-    unpruned = f"<b>{plain(model.name)}</b> unpruned<br>{measure.label} {start:.4g} {measure.unit}"
-    trace = go.Scatter(
-        x=_x(model, depth), y=y, mode="lines+markers", name=plain(model.name),
-        line={"color": theme.tint(colour, 0.75), "width": 1.1},
-        marker={"size": [9, *[5] * len(keys)], "color": colour,
-                "symbol": theme.model_symbol(model.index)},
-        error_y={"type": "data", "array": high, "arrayminus": low, "symmetric": False,
-                 "thickness": 1, "width": 0, "color": theme.tint(colour, 0.4)},
-        customdata=[None, *[list(k) for k in keys]],
-        text=[unpruned, *[values.hover(k, measure) for k in keys]],
-        hovertemplate="%{text}<extra></extra>", meta={"model": model.name},
-        selected={"marker": {"opacity": 1, "size": 9}},
-        unselected={"marker": {"opacity": 0.25, "color": theme.tint(colour, 1)}})
+    trace: dict = {
+        "type": "scatter", "x": numbers(_x(model, depth)), "y": numbers(y),
+        "mode": "lines+markers", "name": plain(model.name),
+        "line": {"color": theme.tint(colour, 0.75), "width": 1.1},
+        "marker": {"size": numbers(np.array([9] + [5] * count), np.uint8), "color": colour,
+                   "symbol": theme.model_symbol(model.index)},
+        "error_y": {"type": "data", "array": numbers(high - y), "arrayminus": numbers(y - low),
+                    "symmetric": False, "thickness": 1, "width": 0,
+                    "color": theme.tint(colour, 0.4)},
+        "customdata": numbers(np.vstack([np.full(said.shape[-1], math.nan),
+                                         said.reshape(count, -1)])),
+        "meta": {"model": model.name},
+        "selected": {"marker": {"opacity": 1, "size": 9}},
+        "unselected": {"marker": {"opacity": 0.25, "color": theme.tint(colour, 1)}}}
+    say(trace, np.array([unpruned, *texts.flat], object))
     if chosen:
-        trace.selectedpoints = [0] + [i + 1 for i, k in enumerate(keys) if k in set(chosen)]
+        trace["selectedpoints"] = [0] + [i + 1 for i in places(chosen, model)]
     return trace
 
 
-def _ghost(before: Values, model: Model, depth: bool) -> go.Scatter:
+def _ghost(before: Values, model: Model, depth: bool) -> dict:
     """The line over all images, in grey."""
-    return go.Scatter(x=_x(model, depth)[1:], y=before.model(model).ravel(), mode="lines",
-                      line={"color": theme.FAINT, "width": 1.5}, hoverinfo="skip", meta={})
+    return {"type": "scatter", "x": numbers(_x(model, depth)[1:]),
+            "y": numbers(before.model(model).ravel()), "mode": "lines",
+            "line": {"color": theme.FAINT, "width": 1.5}, "hoverinfo": "skip"}
 
 
 def _baselines(models: list[Model], baseline: dict[str, float]) -> list[dict]:
@@ -229,13 +247,10 @@ def _baselines(models: list[Model], baseline: dict[str, float]) -> list[dict]:
 
 
 def _layer_strip(models: list[Model], depth: bool) -> tuple[list[dict], list[dict]]:
-    """Under the line, a row of blocks per model: which x belongs to which layer.
-
-    Shapes and annotations as plain dicts: adding them one by one takes most of a second.
-    """
+    """Under the line, a row of blocks per model: which x belongs to which layer."""
     blocks: list[dict] = []
-    numbers: list[dict] = [{"text": "layer", "x": -0.004, "xref": "paper", "y": len(models) / 2,
-                            "yref": "y2", "xanchor": "right", "showarrow": False}]
+    names: list[dict] = [{"text": "layer", "x": -0.004, "xref": "paper", "y": len(models) / 2,
+                          "yref": "y2", "xanchor": "right", "showarrow": False}]
     for row, model in enumerate(models):
         scale = model.layers * model.heads if depth else 1
         step = _step(model.layers, 26)
@@ -246,7 +261,7 @@ def _layer_strip(models: list[Model], depth: bool) -> tuple[list[dict], list[dic
                            "x1": x1 / scale, "y0": row + 0.08, "y1": row + 0.92,
                            "fillcolor": colour, "line": {"width": 0}})
             if layer % step == 0:
-                numbers.append({"x": (x0 + x1) / 2 / scale, "y": row + 0.5, "xref": "x",
-                                "yref": "y2", "text": str(layer), "showarrow": False,
-                                "font": {"size": 10, "color": theme.MUTED}})
-    return blocks, numbers
+                names.append({"x": (x0 + x1) / 2 / scale, "y": row + 0.5, "xref": "x",
+                              "yref": "y2", "text": str(layer), "showarrow": False,
+                              "font": {"size": 10, "color": theme.MUTED}})
+    return blocks, names

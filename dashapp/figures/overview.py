@@ -5,40 +5,48 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import plotly.graph_objects as go
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from dashapp import theme
+from dashapp.chart import Figure, bits, codes, numbers
 from dashapp.facts import Model
+from dashapp.figures.columns import by_model, flags, floats
 from dashapp.figures.panes import Pane, columns_for, height_of, name_above, panes
 from dashapp.theme import plain
 from store.selection import Region
 
 SVG_POINTS = 2000
 THUMBNAILS = 150
-HOVER_POINTS = 6000
+HOVER_POINTS = 3000
+"""With more dots than these in all, the mouse is told an image's number only, not its path."""
+
+PLACE_BITS, COLOUR_BITS = 12, 8
+"""How exactly dots travel: a 4,094th of a pane's width, a 254th of the colour scale."""
 
 
 def draw(rows: pa.Table, models: list[Model], colour: Colour, *, regions: tuple[Region, ...] = (),
          focus: int | None = None, thumbnails: bool = False, image_url: str = "thumbnail/"
-         ) -> go.Figure:
+         ) -> Figure:
     """`rows` as `queries.overview` gives them. Dots that do not pass the filters are greyed."""
     spots = panes(len(models), columns_for(len(models)), gap_x=0.025, gap_y=0.09)
     figure = theme.bare(height_of(len(models)))
-    figure.update_layout(dragmode="lasso", margin={"l": 8, "r": 8, "t": 24, "b": 8},
-                         coloraxis=colour.axis, modebar={"orientation": "h"},
-                         **_all_axes(rows, models, spots))
+    layout = figure["layout"]
+    layout |= {"dragmode": "lasso", "margin": {"l": 8, "r": 8, "t": 24, "b": 8},
+               "coloraxis": colour.axis, "modebar": {**layout["modebar"], "orientation": "h"}}
     gl = rows.num_rows / len(models) > SVG_POINTS
+    found = by_model(rows)
     for model, pane in zip(models, spots, strict=True):
-        own = rows.filter(pc.equal(rows["model"], model.name))
-        figure.add_trace(_dots(own, model, colour, pane, gl, rows.num_rows <= HOVER_POINTS))
-        undefined = not np.isfinite(colour.values(own)).any()
+        dots = Dots.of(found.get(model.name, rows.slice(0, 0)), colour)
+        layout |= _axes(pane, _range(dots.x), _range(dots.y))
+        trace = _scatter(dots, model, colour, pane, gl)
+        _hover(trace, dots, model, rows.num_rows <= HOVER_POINTS)
+        figure["data"].append(trace)
+        undefined = not np.isfinite(dots.values).any()
         name_above(figure, model, pane, " <i>(colour undefined)</i>" if undefined else "")
-        _outline(figure, regions, model, pane)
-        _mark(figure, own, focus, pane)
+        layout["shapes"] += _outlines(regions, model, pane) + _mark(dots, focus, pane)
         if thumbnails:
-            _thumbnails(figure, own, pane, image_url)
+            layout["images"] += _thumbnails(dots, pane, image_url)
     return figure
 
 
@@ -54,13 +62,12 @@ class Colour:
 
     def values(self, rows: pa.Table) -> np.ndarray:
         """float[n]; NaN where undefined."""
-        if self.name == "label":
-            last = len(self.categories or []) - 1
-            place = {label: last - i for i, label in enumerate(self.categories or [])}
-            return np.array([np.nan if v is None else place.get(v, 0)
-                             for v in rows["label"].to_pylist()], float)
-        column = pc.cast(rows[self.name], pa.float64())
-        return column.to_numpy(zero_copy_only=False).astype(float)
+        if self.name != "label":
+            return floats(rows[self.name])
+        names, last = self.categories or [], len(self.categories or []) - 1
+        place = floats(pc.index_in(rows["label"], pa.array(names, pa.string())))
+        value = np.where(np.isfinite(place), last - place, 0.0)
+        return np.where(flags(rows["label"].is_valid()), value, np.nan)
 
     def _categorical(self) -> dict:
         names = list(self.categories or [])
@@ -80,17 +87,25 @@ class Colour:
                              "lenmode": "pixels", "len": 230}}
 
 
-def _all_axes(rows: pa.Table, models: list[Model], spots: list[Pane]) -> dict:
-    """The axes of every pane; ranges from the dots, so that no lasso's outline widens one."""
-    made: dict = {}
-    for model, pane in zip(models, spots, strict=True):
-        own = rows.filter(pc.equal(rows["model"], model.name))
-        made |= _axes(pane, _range(own["x"]), _range(own["y"]))
-    return made
+class Dots:
+    """The dots of one model: the table's rows, and as arrays what is drawn of them."""
+
+    def __init__(self, rows: pa.Table, values: np.ndarray) -> None:
+        self.rows, self.values = rows, values
+        self.x, self.y = floats(rows["x"]), floats(rows["y"])
+        self.image, self.kept = rows["image"].to_numpy(), flags(rows["kept"])
+
+    @staticmethod
+    def of(rows: pa.Table, colour: Colour) -> Dots:
+        return Dots(rows, colour.values(rows))
+
+    def __len__(self) -> int:
+        return self.rows.num_rows
 
 
-def _range(values: pa.ChunkedArray) -> list[float] | None:
-    known = values.drop_null().to_numpy().astype(float)
+def _range(values: np.ndarray) -> list[float] | None:
+    """From the dots, so that no lasso's outline widens an axis."""
+    known = values[np.isfinite(values)]
     if not len(known):
         return None
     low, high = float(known.min()), float(known.max())
@@ -105,73 +120,76 @@ def _axes(pane: Pane, x: list[float] | None, y: list[float] | None) -> dict:
             f"yaxis{pane.axis}": {**look, "domain": pane.y, "range": y, "anchor": f"x{pane.axis}"}}
 
 
-def _dots(rows: pa.Table, model: Model, colour: Colour, pane: Pane, gl: bool, hover: bool
-          ) -> go.Scatter | go.Scattergl:
-    n = pane.axis
-    values = colour.values(rows)
-    kept = rows["kept"].to_numpy(zero_copy_only=False).astype(bool)
-    size = 7 if rows.num_rows <= 800 else 5 if rows.num_rows <= 4000 else 3
-    kind = go.Scattergl if gl else go.Scatter
-    trace = kind(
-        x=rows["x"].to_numpy(), y=rows["y"].to_numpy(), mode="markers",
-        xaxis=f"x{n}", yaxis=f"y{n}", name=plain(model.name),
-        meta={"model": model.name}, customdata=rows["image"].to_pylist(),
-        text=_hover(rows) if hover else [f"image {v}" for v in rows["image"].to_pylist()],
-        hovertemplate="%{text}<extra></extra>",
-        marker={"size": size, "color": np.where(np.isfinite(values), values, np.nan),
-                "coloraxis": "coloraxis", "opacity": 0.9, "line": {"width": 0}},
-        selected={"marker": {"opacity": 0.9}},
-        unselected={"marker": {"color": theme.FAINT, "opacity": 0.45}})
-    if not np.isfinite(values).any():
-        trace.marker = {"size": size, "color": theme.MUTED, "opacity": 0.6}
-    if not kept.all():
-        trace.selectedpoints = np.flatnonzero(kept).tolist()
-    return trace
+def _scatter(dots: Dots, model: Model, colour: Colour, pane: Pane, gl: bool) -> dict:
+    """A trace whose places, colours and passing dots are made from `packed` by the page."""
+    size = 7 if len(dots) <= 800 else 5 if len(dots) <= 4000 else 3
+    packed: dict = {"x": codes(dots.x, PLACE_BITS), "y": codes(dots.y, PLACE_BITS)}
+    marker: dict = {"size": size, "color": theme.MUTED, "opacity": 0.6}
+    if np.isfinite(dots.values).any():
+        packed["colour"] = codes(dots.values, COLOUR_BITS, 1.0 if colour.categories else None)
+        marker = {"size": size, "coloraxis": "coloraxis", "opacity": 0.9, "line": {"width": 0}}
+    if not dots.kept.all():
+        packed["kept"] = bits(dots.kept)
+    return {"type": "scattergl" if gl else "scatter", "mode": "markers",
+            "xaxis": f"x{pane.axis}", "yaxis": f"y{pane.axis}", "name": plain(model.name),
+            "meta": {"model": model.name, "dots": len(dots), "packed": packed}, "marker": marker,
+            "selected": {"marker": {"opacity": 0.9}},
+            "unselected": {"marker": {"color": theme.FAINT, "opacity": 0.45}}}
 
 
-def _hover(rows: pa.Table) -> list[str]:
-    return [_line(r) for r in rows.select(
-        ["image", "path", "label", "predicted", "probability"]).to_pylist()]
+def _hover(trace: dict, dots: Dots, model: Model, told: bool) -> None:
+    """What the mouse is told, and the numbers of the images (counted from the first, if they run
+    on without a gap)."""
+    if len(dots) and (np.diff(dots.image) == 1).all():
+        trace["meta"]["packed"]["first"] = int(dots.image[0])
+    else:
+        trace["customdata"] = numbers(dots.image, np.int32)
+    if told:
+        trace |= {"text": _texts(dots.rows), "hovertemplate": "%{text}<extra></extra>"}
+    else:
+        trace["hovertemplate"] = (f"<b>image %{{customdata}}</b><br>{plain(model.name)}"
+                                  "<extra></extra>")
 
 
-def _line(r: dict) -> str:
-    label = f"<br>label {plain(r['label'])}" if r["label"] is not None else ""
-    predicted = (f"<br>predicted {plain(r['predicted'])} ({r['probability']:.3f})"
-                 if r["predicted"] is not None else "")
-    return f"<b>image {r['image']}</b> {plain(r['path'])}{label}{predicted}"
+def _texts(rows: pa.Table) -> list[str]:
+    named = {name: plain(name) for column in ("label", "predicted")
+             for name in pc.unique(rows[column]).to_pylist() if name is not None}
+    columns = (rows[c].to_pylist() for c in ("image", "path", "label", "predicted", "probability"))
+    return [f"<b>image {image}</b> {plain(path)}"
+            + (f"<br>label {named[label]}" if label is not None else "")
+            + (f"<br>predicted {named[predicted]} ({probability:.3f})"
+               if predicted is not None else "")
+            for image, path, label, predicted, probability in zip(*columns, strict=True)]
 
 
-def _outline(figure: go.Figure, regions: tuple[Region, ...], model: Model, pane: Pane
-             ) -> None:
-    n = pane.axis
-    for region in regions:
-        if region.model == model.name:
-            path = "M" + "L".join(f"{x:g},{y:g}" for x, y in region.points) + "Z"
-            figure.add_shape(type="path", path=path, xref=f"x{n}", yref=f"y{n}",
-                             line={"color": theme.ACCENT, "width": 1.2, "dash": "dot"},
-                             fillcolor="rgba(17,24,39,0.04)", layer="below")
+def _outlines(regions: tuple[Region, ...], model: Model, pane: Pane) -> list[dict]:
+    """What was lassoed in this pane."""
+    return [{"type": "path", "xref": f"x{pane.axis}", "yref": f"y{pane.axis}",
+             "path": "M" + "L".join(f"{x:g},{y:g}" for x, y in region.points) + "Z",
+             "line": {"color": theme.ACCENT, "width": 1.2, "dash": "dot"},
+             "fillcolor": "rgba(17,24,39,0.04)", "layer": "below"}
+            for region in regions if region.model == model.name]
 
 
-def _mark(figure: go.Figure, rows: pa.Table, focus: int | None, pane: Pane) -> None:
+def _mark(dots: Dots, focus: int | None, pane: Pane) -> list[dict]:
     """A ring around the focused image, over dots and thumbnails."""
-    own = rows.filter(pc.equal(rows["image"], -1 if focus is None else focus))
-    for row in own.to_pylist():
-        figure.add_shape(
-            type="circle", xref=f"x{pane.axis}", yref=f"y{pane.axis}", name="focus",
-            xsizemode="pixel", ysizemode="pixel", xanchor=row["x"], yanchor=row["y"],
-            x0=-8, x1=8, y0=-8, y1=8, line={"color": theme.ACCENT, "width": 2.5})
+    return [{"type": "circle", "xref": f"x{pane.axis}", "yref": f"y{pane.axis}", "name": "focus",
+             "xsizemode": "pixel", "ysizemode": "pixel", "xanchor": float(dots.x[i]),
+             "yanchor": float(dots.y[i]), "x0": -8, "x1": 8, "y0": -8, "y1": 8,
+             "line": {"color": theme.ACCENT, "width": 2.5}}
+            for i in (() if focus is None else np.flatnonzero(dots.image == focus))]
 
 
-def _thumbnails(figure: go.Figure, rows: pa.Table, pane: Pane, image_url: str) -> None:
+def _thumbnails(dots: Dots, pane: Pane, image_url: str) -> list[dict]:
     """Images in place of dots, those that pass first, as many as a browser draws at ease."""
-    n = pane.axis
-    x, y = rows["x"].to_numpy().astype(float), rows["y"].to_numpy().astype(float)
-    kept = rows["kept"].to_numpy(zero_copy_only=False).astype(bool)
-    order = np.argsort(~kept, kind="stable")
-    shown = np.sort(order[:THUMBNAILS] if len(order) > THUMBNAILS else order)
-    side = max(np.ptp(x), np.ptp(y), 1e-6) / max(10, 1.6 * math.sqrt(len(shown)))
-    ids = rows["image"].to_pylist()
-    figure.layout.images += tuple(go.layout.Image(
-        source=f"{image_url}{ids[j]}", x=float(x[j]), y=float(y[j]), xref=f"x{n}", yref=f"y{n}",
-        sizex=side, sizey=side, xanchor="center", yanchor="middle", layer="above",
-        opacity=1.0 if kept[j] else 0.18) for j in shown)
+    n, placed = pane.axis, np.flatnonzero(np.isfinite(dots.x + dots.y))
+    if not len(placed):
+        return []
+    first = placed[np.argsort(~dots.kept[placed], kind="stable")][:THUMBNAILS]
+    wide, high = (np.ptp(values[placed]) for values in (dots.x, dots.y))
+    side = max(wide, high, 1e-6) / max(10, 1.6 * math.sqrt(len(first)))
+    look = {"xref": f"x{n}", "yref": f"y{n}", "sizex": float(side), "sizey": float(side),
+            "xanchor": "center", "yanchor": "middle", "layer": "above"}
+    return [{**look, "source": f"{image_url}{dots.image[j]}", "x": float(dots.x[j]),
+             "y": float(dots.y[j]), "opacity": 1.0 if dots.kept[j] else 0.18}
+            for j in np.sort(first)]

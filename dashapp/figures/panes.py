@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import plotly.graph_objects as go
-
 from dashapp import theme
+from dashapp.chart import Figure
 from dashapp.facts import Model
 from dashapp.theme import plain
 
@@ -59,14 +58,15 @@ def height_of(count: int) -> int:
     return 285 if rows == 1 else 180 * rows
 
 
-def name_above(figure: go.Figure, model: Model, pane: Pane, note: str = "") -> None:
+def name_above(figure: Figure, model: Model, pane: Pane, note: str = "") -> None:
     """The model's symbol and name, over the pane's top left corner, as long as it has room."""
     room = {1: 48, 2: 28, 3: 19}.get(pane.columns, 13)
-    figure.add_annotation(
-        text=f"<span style='color:{theme.model_colour(model.index)}'>{theme.glyph(model.index)}"
-             f"</span> {plain(short_name(model.name, room))}{note}",
-        x=0, xref=f"x{pane.axis} domain", y=1, yref=f"y{pane.axis} domain", xanchor="left",
-        yanchor="bottom", showarrow=False, font={"size": 12, "color": theme.INK})
+    figure["layout"]["annotations"].append({
+        "text": f"<span style='color:{theme.model_colour(model.index)}'>"
+                f"{theme.glyph(model.index)}</span> {plain(short_name(model.name, room))}{note}",
+        "x": 0, "xref": f"x{pane.axis} domain", "y": 1, "yref": f"y{pane.axis} domain",
+        "xanchor": "left", "yanchor": "bottom", "showarrow": False,
+        "font": {"size": 12, "color": theme.INK}})
 
 
 def short_name(name: str, length: int = 22) -> str:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-import plotly.graph_objects as go
 import pyarrow as pa
 
 from dashapp import theme
+from dashapp.chart import Figure, numbers, say
 from dashapp.facts import Model
-from dashapp.figures.heads import Values
+from dashapp.figures.heads import Values, places
 from dashapp.figures.panes import short_name
 from dashapp.theme import plain
 from store.schema import TABLES, Column
@@ -24,51 +25,49 @@ SERIES = 8
 
 
 def layers(values: Values, models: list[Model], column: Column, chosen: tuple[HeadKey, ...],
-           depth: bool) -> go.Figure:
+           depth: bool) -> Figure:
     """A dot per head: x = its layer (spread by head), y = the measure's mean over the images."""
     figure = theme.bare(HEIGHT)
-    for i, model in enumerate(models):
-        figure.add_trace(_heads(values, model, column, chosen, depth, i, len(models)))
+    figure["data"] = [_heads(values, model, column, chosen, depth, i, len(models))
+                      for i, model in enumerate(models)]
     if column.name == "hop_entropy":
-        _maxima(figure, models)
+        _maxima(figure["layout"], models)
     deepest = max(m.layers for m in models) - 1
     beside = 0.55 / max(1, min(m.layers for m in models) - 1)
-    figure.update_layout(
-        dragmode="lasso",
-        xaxis={"title": {"text": "normalised depth: layer / last layer" if depth else
-                         "layer (heads side by side)"},
-               "range": [-beside, 1 + beside] if depth else [-0.6, deepest + 0.6],
-               "showgrid": False,
-               **({} if depth else {"dtick": max(1, math.ceil(deepest / 14)), "tick0": 0})},
-        yaxis={"title": {"text": column.title}})
+    figure["layout"] |= {
+        "dragmode": "lasso",
+        "xaxis": {"title": {"text": "normalised depth: layer / last layer" if depth else
+                            "layer (heads side by side)"},
+                  "range": [-beside, 1 + beside] if depth else [-0.6, deepest + 0.6],
+                  "showgrid": False,
+                  **({} if depth else {"dtick": max(1, math.ceil(deepest / 14)), "tick0": 0})},
+        "yaxis": {"title": {"text": column.title}}}
     return figure
 
 
 def _heads(values: Values, model: Model, column: Column, chosen: tuple[HeadKey, ...], depth: bool,
-           i: int, count: int) -> go.Scatter:
-    keys = [(model.name, layer, head) for layer in range(model.layers)
-            for head in range(model.heads)]
+           i: int, count: int) -> dict:
     spread = 0.7 / model.heads
     aside = (i - (count - 1) / 2) * spread / (count + 1)  # models of one shape do not hide others
-    x = np.array([layer + (head - (model.heads - 1) / 2) * spread + aside
-                  for _, layer, head in keys])
-    if depth:
-        x = x / max(1, model.layers - 1)
-    colour = theme.model_colour(model.index)
-    trace = go.Scatter(
-        x=x, y=values.model(model).ravel(), mode="markers", name=plain(model.name),
-        marker={"color": colour, "symbol": theme.model_symbol(model.index), "size": 7,
-                "opacity": 0.8, "line": {"width": 0.5, "color": "#ffffff"}},
-        customdata=[list(k) for k in keys], text=[values.hover(k, column) for k in keys],
-        hovertemplate="%{text}<extra></extra>", meta={"model": model.name},
-        selected={"marker": {"opacity": 1, "size": 10}},
-        unselected={"marker": {"color": theme.FAINT, "opacity": 0.6}})
+    layer, head = np.indices((model.layers, model.heads))
+    x = layer + (head - (model.heads - 1) / 2) * spread + aside
+    said, texts = values.hover(model, column, "y")
+    trace: dict = {
+        "type": "scatter", "x": numbers((x / max(1, model.layers - 1) if depth else x).ravel()),
+        "y": numbers(values.model(model).ravel()), "mode": "markers", "name": plain(model.name),
+        "marker": {"color": theme.model_colour(model.index),
+                   "symbol": theme.model_symbol(model.index), "size": 7, "opacity": 0.8,
+                   "line": {"width": 0.5, "color": "#ffffff"}},
+        "customdata": numbers(said.reshape(-1, said.shape[-1])), "meta": {"model": model.name},
+        "selected": {"marker": {"opacity": 1, "size": 10}},
+        "unselected": {"marker": {"color": theme.FAINT, "opacity": 0.6}}}
+    say(trace, texts.ravel())
     if chosen:
-        trace.selectedpoints = [j for j, k in enumerate(keys) if k in set(chosen)]
+        trace["selectedpoints"] = places(chosen, model)
     return trace
 
 
-def _maxima(figure: go.Figure, models: list[Model]) -> None:
+def _maxima(layout: dict, models: list[Model]) -> None:
     """A dashed line at ln K, the most that hop entropy can be, one for each K."""
     highest = max(m.hops for m in models)
     for hops in sorted({m.hops for m in models}):
@@ -76,12 +75,16 @@ def _maxima(figure: go.Figure, models: list[Model]) -> None:
         colour = theme.model_colour(owners[0].index) if len(owners) == 1 else theme.MUTED
         names = "" if len(owners) == len(models) else \
             " " + " ".join(theme.glyph(m.index) for m in owners)
-        figure.add_hline(y=math.log(hops), line={"color": colour, "width": 1, "dash": "dash"},
-                         annotation={"text": f"ln {hops}{names}", "xanchor": "left",
-                                     "font": {"size": 11, "color": colour}, "x": 1.005,
-                                     "yanchor": "bottom" if hops == highest else "top"})
+        layout["shapes"].append({
+            "type": "line", "xref": "x domain", "x0": 0, "x1": 1, "yref": "y",
+            "y0": math.log(hops), "y1": math.log(hops),
+            "line": {"color": colour, "width": 1, "dash": "dash"}})
+        layout["annotations"].append({
+            "text": f"ln {hops}{names}", "xref": "x domain", "x": 1.005, "xanchor": "left",
+            "yref": "y", "y": math.log(hops), "font": {"size": 11, "color": colour},
+            "yanchor": "bottom" if hops == highest else "top", "showarrow": False})
     most = max(sum(m.hops == k.hops for m in models) for k in models)
-    figure.update_layout(margin={"r": 44 + 13 * most})
+    layout["margin"] = theme.margins(r=44 + 13 * most)
 
 
 @dataclass(frozen=True)
@@ -119,94 +122,117 @@ def series_of(models: list[Model], heads: tuple[HeadKey, ...]) -> list[Series]:
     return found
 
 
-def hops(rows: pa.Table, series: list[Series], by_side: bool, per_head: bool) -> go.Figure:
+def hops(rows: pa.Table, series: list[Series], by_side: bool, per_head: bool) -> Figure:
     """Mean strength per hop, with its quartiles as a band and the focused image dashed."""
     figure = theme.bare(HEIGHT)
-    by_key: dict[tuple, list[dict]] = {}
-    for row in rows.to_pylist():
-        by_key.setdefault((row["model"], row["layer"], row["head"]), []).append(row)
+    found = _by_key(rows)
     for one in series:
-        points = [r for r in by_key.get(one.key, []) if r["mean"] is not None]
+        points = _where(found.get(one.key, []), "mean")
         if points:
-            figure.add_traces(_band(points, one, by_side))
-        focus = [r for r in by_key.get(one.key, []) if r["focus"] is not None]
+            figure["data"] += _band(points, one, by_side)
+        focus = _where(found.get(one.key, []), "focus")
         if focus:
-            figure.add_trace(go.Scatter(
-                x=_hop_x(focus, one, by_side), y=[r["focus"] for r in focus], mode="lines",
-                line={"color": one.colour, "width": 1.5, "dash": "dot"}, showlegend=False,
-                name=f"{one.name}, focused image", hovertemplate="%{y:.4g}", meta={}))
-    figure.update_layout(
-        showlegend=per_head, hovermode="closest", dragmode="zoom",
-        margin={"t": 34 if per_head else 10},
-        xaxis={"title": {"text": "hop / grid side (share of side)" if by_side else
-                         "hop (patches, Chebyshev distance)"}, "rangemode": "tozero"},
-        yaxis={"title": {"text": HOP_STRENGTH.title}, "rangemode": "tozero",
-               "exponentformat": "power"})
+            figure["data"].append({
+                "type": "scatter", "x": _hop_x(focus, one, by_side),
+                "y": _column(focus, "focus"), "mode": "lines",
+                "line": {"color": one.colour, "width": 1.5, "dash": "dot"}, "showlegend": False,
+                "name": f"{one.name}, focused image", "hovertemplate": "%{y:.4~g}"})
+    figure["layout"] |= {
+        "showlegend": per_head, "hovermode": "closest", "dragmode": "zoom",
+        "margin": theme.margins(t=34 if per_head else 10),
+        "xaxis": {"title": {"text": "hop / grid side (share of side)" if by_side else
+                            "hop (patches, Chebyshev distance)"}, "rangemode": "tozero"},
+        "yaxis": {"title": {"text": HOP_STRENGTH.title}, "rangemode": "tozero",
+                  "exponentformat": "power"}}
     return figure
 
 
-def _hop_x(points: list[dict], one: Series, by_side: bool) -> list[float]:
-    return [r["hop"] / (one.model.hops if by_side else 1) for r in points]
+def _by_key(rows: pa.Table) -> dict[tuple, list[dict]]:
+    """The rows of each series."""
+    found: dict[tuple, list[dict]] = {}
+    for row in rows.to_pylist():
+        found.setdefault((row["model"], row["layer"], row["head"]), []).append(row)
+    return found
 
 
-def _band(points: list[dict], one: Series, by_side: bool) -> list[go.Scatter]:
-    x = _hop_x(points, one, by_side)
-    outline = x + x[::-1]
-    edge = [r["high"] for r in points] + [r["low"] for r in points[::-1]]
-    text = [f"<b>{one.name}</b>, hop {r['hop']}<br>mean {r['mean']:.4g}, quartiles "
-            f"{r['low']:.4g} to {r['high']:.4g}<br>over {r['n']:,} "
-            f"{'images' if one.layer is not None else 'heads'}" for r in points]
+def _where(rows: list[dict], name: str) -> list[dict]:
+    """The rows that have a value there."""
+    return [r for r in rows if r[name] is not None and not math.isnan(r[name])]
+
+
+def _column(points: Iterable[dict], name: str) -> dict:
+    return numbers(np.array([r[name] for r in points], float))
+
+
+def _hop_x(points: list[dict], one: Series, by_side: bool) -> dict:
+    return numbers(np.array([r["hop"] for r in points]) / (one.model.hops if by_side else 1))
+
+
+def _band(points: list[dict], one: Series, by_side: bool) -> list[dict]:
+    hop, high, low, n = (np.array([r[c] for r in points], float)
+                         for c in ("hop", "high", "low", "n"))
+    x = hop / (one.model.hops if by_side else 1)
     return [
-        go.Scatter(x=outline, y=edge, mode="lines", fill="toself", line={"width": 0},
-                   fillcolor=theme.tint(one.colour, 0.13), hoverinfo="skip", showlegend=False,
-                   meta={}),
-        go.Scatter(x=x, y=[r["mean"] for r in points], mode="lines+markers", name=one.name,
-                   line={"color": one.colour, "width": 1.8, "dash": one.dash},
-                   marker={"size": 5, "symbol": theme.model_symbol(one.model.index)},
-                   text=text, hovertemplate="%{text}<extra></extra>", meta={})]
+        {"type": "scatter", "x": numbers(np.concatenate([x, x[::-1]])),
+         "y": numbers(np.concatenate([high, low[::-1]])), "mode": "lines", "fill": "toself",
+         "line": {"width": 0}, "fillcolor": theme.tint(one.colour, 0.13), "hoverinfo": "skip",
+         "showlegend": False},
+        {"type": "scatter", "x": numbers(x), "y": _column(points, "mean"),
+         "mode": "lines+markers", "name": one.name,
+         "line": {"color": one.colour, "width": 1.8, "dash": one.dash},
+         "marker": {"size": 5, "symbol": theme.model_symbol(one.model.index)},
+         "customdata": numbers(np.stack([hop, low, high, n], -1)),
+         "hovertemplate": f"<b>{one.name}</b>, hop %{{customdata[0]}}<br>mean %{{y:.4~g}}, "
+                          "quartiles %{customdata[1]:.4~g} to %{customdata[2]:.4~g}<br>over "
+                          "%{customdata[3]:,} images<extra></extra>"}]
 
 
 def distribution(rows: pa.Table, series: list[Series], column: Column, bins: int,
-                 focus: dict[tuple, float], filtered: bool, per_head: bool) -> go.Figure:
+                 focus: dict[tuple, float], filtered: bool, per_head: bool) -> Figure:
     """Histograms as steps, each of area 1 over its bins; grey outlines are without the filter."""
     figure = theme.bare(HEIGHT)
     lo, hi = (rows["lo"][0].as_py(), rows["hi"][0].as_py()) if rows.num_rows else (0.0, 1.0)
     edges = np.linspace(lo, hi, bins + 1) if hi > lo else np.linspace(lo - 0.5, lo + 0.5, bins + 1)
+    found = _by_key(rows)
     for one in series:
-        every, kept = _counts(rows, one, bins)
+        every, kept = _counts(found.get(one.key, []), bins)
         if filtered and every.sum():
-            figure.add_trace(_steps(edges, every, one, theme.FAINT, ghost=True))
+            figure["data"].append(_steps(edges, every, one, theme.FAINT, ghost=True))
         if kept.sum():
-            figure.add_trace(_steps(edges, kept, one, one.colour, ghost=False))
-    for one in series:
+            figure["data"].append(_steps(edges, kept, one, one.colour, ghost=False))
         value = focus.get(one.key)
         if value is not None and not math.isnan(value):
-            figure.add_vline(x=value, line={"color": one.colour, "width": 2, "dash": "dot"})
+            figure["layout"]["shapes"].append({
+                "type": "line", "xref": "x", "x0": value, "x1": value, "yref": "y domain",
+                "y0": 0, "y1": 1, "line": {"color": one.colour, "width": 2, "dash": "dot"}})
     what = "images" if per_head else "heads × images"
-    figure.update_layout(
-        showlegend=per_head, dragmode="zoom", margin={"t": 34 if per_head else 10},
-        xaxis={"title": {"text": column.title}, "range": [edges[0], edges[-1]]},
-        yaxis={"title": {"text": f"share of {what}"}, "rangemode": "tozero", "tickformat": ".0%"})
+    figure["layout"] |= {
+        "showlegend": per_head, "dragmode": "zoom",
+        "margin": theme.margins(t=34 if per_head else 10),
+        "xaxis": {"title": {"text": column.title}, "range": [float(edges[0]), float(edges[-1])]},
+        "yaxis": {"title": {"text": f"share of {what}"}, "rangemode": "tozero",
+                  "tickformat": ".0%"}}
     return figure
 
 
-def _counts(rows: pa.Table, one: Series, bins: int) -> tuple[np.ndarray, np.ndarray]:
+def _counts(rows: list[dict], bins: int) -> tuple[np.ndarray, np.ndarray]:
     every, kept = np.zeros(bins), np.zeros(bins)
-    for r in rows.to_pylist():
-        if (r["model"], r["layer"], r["head"]) == one.key:
-            every[r["bin"]], kept[r["bin"]] = r["everything"], r["kept"]
+    for r in rows:
+        every[r["bin"]], kept[r["bin"]] = r["everything"], r["kept"]
     return every, kept
 
 
-def _steps(edges: np.ndarray, counts: np.ndarray, one: Series, colour: str, ghost: bool
-           ) -> go.Scatter:
+def _steps(edges: np.ndarray, counts: np.ndarray, one: Series, colour: str, ghost: bool) -> dict:
     share = counts / counts.sum()
-    text = [f"<b>{one.name}</b><br>{a:.4g} to {b:.4g}<br>{s:.1%} ({n:,.0f} of {counts.sum():,.0f})"
-            for a, b, s, n in zip(edges, edges[1:], share, counts, strict=False)]
-    return go.Scatter(
-        x=edges, y=np.append(share, share[-1]), mode="lines",
-        line={"shape": "hv", "color": colour, "width": 1 if ghost else 1.6,
-              "dash": "solid" if ghost else one.dash},
-        fill=None if ghost else "tozeroy", fillcolor=theme.tint(one.colour, 0.12), name=one.name,
-        text=[*text, text[-1]], hovertemplate="%{text}<extra></extra>", meta={},
-        showlegend=not ghost, hoverinfo="skip" if ghost else None)
+    look = {"type": "scatter", "x": numbers(edges), "y": numbers(np.append(share, share[-1])),
+            "mode": "lines", "name": one.name, "showlegend": not ghost,
+            "line": {"shape": "hv", "color": colour, "width": 1 if ghost else 1.6,
+                     "dash": "solid" if ghost else one.dash}}
+    if ghost:
+        return {**look, "hoverinfo": "skip"}
+    said = np.stack([edges[:-1], edges[1:], counts], -1)
+    return {**look, "fill": "tozeroy", "fillcolor": theme.tint(one.colour, 0.12),
+            "customdata": numbers(np.vstack([said, said[-1]])),
+            "hovertemplate": f"<b>{one.name}</b><br>%{{customdata[0]:.4~g}} to "
+                             "%{customdata[1]:.4~g}<br>%{y:.1%} (%{customdata[2]:,} of "
+                             f"{counts.sum():,.0f})<extra></extra>"}

@@ -14,7 +14,8 @@ MOST_LABELS = 10
 
 
 def _ask(ask: Ask, state: State, facts: Facts) -> dict[str, Query]:
-    return {"images": queries.overview(ask, state.importance)}
+    return {"images": queries.overview(
+        ask, state.importance if state.colour == "effect" else None)}
 
 
 def _draw(rows: Rows, state: State, facts: Facts) -> Drawn:

@@ -46,9 +46,8 @@ def _draw_hops(rows: Rows, state: State, facts: Facts) -> Drawn:
     series = figures.series_of(shown(state, facts), heads)
     figure = figures.hops(rows["profiles"], series, state.hops == "side", bool(heads))
     focus = "" if state.focus is None else f" Dotted: image {state.focus}."
-    what = (f"Mean over {over_images(state)}; band: interquartile range over images." if heads else
-            f"Mean over each model's heads and {over_images(state)}; band: interquartile range "
-            "over heads.")
+    of = "" if heads else "each model's heads and "
+    what = f"Mean over {of}{over_images(state)}; band: interquartile range over images."
     return Drawn(figure, what + focus + _more(state))
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from importlib.metadata import version
 
+import numpy as np
+
 from precompute.progress import Progress
 from precompute.space import inputs
 from precompute.space.atlas import Atlas, columns_of
@@ -16,6 +18,7 @@ from precompute.space.maps import fit_map
 from precompute.space.space import Space
 from store import places
 from store.canon import Kind
+from store.series_tables import BOUNDS, PLACES
 
 SEED = 0
 
@@ -35,10 +38,18 @@ def fit_kind(atlas: Atlas, kind: Kind, latent: int) -> None:
     others = [row for name, row in atlas.rows.items() if name != kind.name]
     made = {"kind": kind.name, "space_id": space.space_id, "models": heads.models,
             "patterns": len(patterns), "latent": latent, "epochs": epochs(len(patterns)),
-            "seed": SEED, "weights": space.to_bytes(), "versions": json.dumps(
-                {name: version(name) for name in ("headatlas", "torch", "scikit-learn")})}
+            "seed": SEED, **bounds(space, patterns), "weights": space.to_bytes(),
+            "versions": json.dumps({name: version(name) for name in (
+                "headatlas", "torch", "scikit-learn")})}
     atlas.writer.write_file(atlas.file("pattern_spaces").relative_to(atlas.path), columns_of(
         "pattern_spaces", sorted([*others, made], key=lambda row: row["kind"])))
+
+
+def bounds(space: Space, patterns: Single) -> dict[str, list[float]]:
+    """The columns of `pattern_spaces` that say what these patterns span in each map."""
+    found = space.columns(patterns.shares)
+    return {BOUNDS[name]: [float(end(np.asarray(found[axis]))) for axis in axes
+                           for end in (np.min, np.max)] for name, axes in PLACES.items()}
 
 
 def fit(patterns: Single, heads: Means, latent: int) -> Space:
@@ -55,6 +66,7 @@ def fit(patterns: Single, heads: Means, latent: int) -> Space:
 
 def forget(atlas: Atlas) -> None:
     """Take away all that was placed in spaces."""
-    for table in ("pattern_evidence", "pattern_clusters", "head_places", "head_patterns"):
+    for table in ("pattern_evidence", "pattern_clusters", "head_places", "head_patterns",
+                  "head_series"):
         for file in places.files_of(atlas.path, table):
             atlas.writer.remove(file.relative_to(atlas.path))

@@ -20,10 +20,12 @@ AGAIN = "run precompute again with the same --store to"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--store", type=Path, required=True, help="the store's folder")
+    parser.add_argument("--store", type=places.at, required=True,
+                        help="the store's folder or URL")
     parser.add_argument("--verify", action="store_true",
                         help="read every file and compare it with its checksum "
-                             f"(up to {READ_UNASKED / 1e9:.0f} GB that is done unasked)")
+                             f"(up to {READ_UNASKED / 1e9:.0f} GB in a folder that is done "
+                             "unasked)")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -56,12 +58,13 @@ def _damaged(store: Store, verify: bool) -> str:
     """Files that cannot be read or differ from their checksums, and whether all were compared."""
     found = dict.fromkeys(store.damaged, "is no Parquet file")
     size = sums.size_of(store.path)
-    if verify or size <= READ_UNASKED:
+    verify = verify or (size <= READ_UNASKED and isinstance(store.path, Path))
+    if verify:
         found |= {damage.file: damage.why for damage in sums.find_damage(store.path)}
-    lines = [f"damaged: {file.relative_to(store.path)} {why}; {AGAIN} make it again"
+    lines = [f"damaged: {places.within(file, store.path)} {why}; {AGAIN} make it again"
              for file, why in sorted(found.items())]
-    if not verify and size > READ_UNASKED:
-        lines.append(f"checksums: {size / 1e9:.0f} GB were not compared; --verify reads them")
+    if not verify:
+        lines.append(f"checksums: {size / 1e9:.3g} GB were not compared; --verify reads them")
     return "\n".join(lines)
 
 

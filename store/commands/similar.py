@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from pathlib import Path
 
+from store import places
 from store.commands.sql import FORMATS
 from store.reader import Store
 from store.similar import alike
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--store", type=Path, required=True, help="the store's folder")
+    parser.add_argument("--store", type=places.at, required=True,
+                        help="the store's folder or URL")
     parser.add_argument("of", metavar="MODEL", help="the head's model, as `info` names it")
     parser.add_argument("layer", metavar="LAYER", type=_whole(0), help="its block, from 0")
     parser.add_argument("head", metavar="HEAD", type=_whole(0), help="it within its block, from 0")

@@ -86,7 +86,8 @@ class Page:
         self.tab.wait_for_function(
             "(plots => plots.length && plots.every(plot => (((plot.querySelector("
             "'.js-plotly-plot') || {}).layout || {}).meta || {}).axes))"
-            "([...document.querySelectorAll('.plot')])", timeout=60_000)
+            "([...document.querySelectorAll('.plot')].filter(plot => plot.offsetParent))",
+            timeout=60_000)
         self.settle()
         return self
 
@@ -141,7 +142,7 @@ class Page:
         self.settle()
 
     def matrix_value(self, model: str, layer: int, head: int) -> float:
-        return self.plot("matrix", f"gd.data.find(t => (t.meta || {{}}).grid && "
+        return self.plot("matrix", f"gd._fullData.find(t => (t.meta || {{}}).grid && "
                                    f"t.meta.model === '{model}').z[{layer}][{head}]")
 
 

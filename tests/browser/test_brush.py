@@ -26,7 +26,7 @@ def test_a_lasso_of_images_changes_the_importance_of_heads(page, served):
     before = page.matrix_value("alpha", 0, 1)
     assert before < 0.3
     page.lasso("overview", AROUND_CATS)
-    page.wait("matrix", "gd.data[0].z[0][1] > 0.5")
+    page.wait("matrix", "gd._fullData[0].z[0][1] > 0.5")
     assert page.matrix_value("alpha", 0, 1) == pytest.approx(0.6, abs=0.02)
     assert page.plot("overview", KEPT) == page.plot("overview", KEPT.replace("[0]", "[1]")) == 15
     assert "lassoed in alpha" in page.tab.inner_text("#chips")
@@ -70,7 +70,7 @@ def test_a_lasso_of_heads_chooses_them_everywhere(page, served):
     open_two(page, served)
     low = page.plot("layers", "gd._fullLayout.yaxis.range[0]") + 0.02
     page.lasso("layers", [(-0.5, low), (0.5, low), (0.5, 1.7), (-0.5, 1.7)])
-    page.wait("matrix", "gd.layout.shapes && gd.layout.shapes.length > 1")
+    page.wait("matrix", "(gd.layout.shapes || []).length === 2")
     assert "heads:" in page.tab.inner_text("#chips")
 
 

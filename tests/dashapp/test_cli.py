@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+import headatlas
+from dashapp.cli import base_path
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -36,16 +39,30 @@ def test_serves_until_it_is_told_to_stop(path, end):
     (["--store", "/nowhere/at/all"], "/nowhere/at/all"),
     (["--port", "99999"], "--port 99999"),
     (["--workers", "0"], "--workers 0"),
+    (["--workers", "two"], "--workers"),
     (["--host", "no-such-host.invalid"], "no-such-host.invalid"),
+    (["--base-path", "atlas/"], "--base-path 'atlas/'"),
+    (["--base-path", ""], "--base-path ''"),
+    (["--base-path", "/a b/"], "--base-path '/a b/'"),
+    (["--base-path", "/a/../b/"], "--base-path '/a/../b/'"),
+    (["--base-path", "/a//b/"], "--base-path '/a//b/'"),
+    (["--base-path", "/<int:x>/"], "--base-path '/<int:x>/'"),
+    (["--base-path", "http://a.invalid/"], "--base-path 'http://a.invalid/'"),
+    (["--store", "gopher://a/b"], "gopher"),
 ])
-def test_bad_input_is_one_line(path, arguments, says):
+def test_bad_input_is_one_line(path, arguments, says, capsys):
     given = arguments if "--store" in arguments else ["--store", str(path), *arguments]
-    process = serve(*given)
-    out, err = process.communicate(timeout=30)
-    assert process.returncode == 2
+    assert headatlas.main(["serve", *given]) == 2
+    out, err = capsys.readouterr()
     assert out == ""
     assert says in err
     assert len(err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(("given", "taken"), [
+    ("/", "/"), ("/atlas", "/atlas/"), ("/atlas/", "/atlas/"), ("/a/b-2/c.d~", "/a/b-2/c.d~/")])
+def test_a_base_path_ends_in_a_slash(given, taken):
+    assert base_path(given) == taken
 
 
 def test_a_port_in_use_is_said_before_anything_starts(path):

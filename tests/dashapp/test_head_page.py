@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,7 @@ from dashapp.facts import Block
 from dashapp.figures import attention as figures
 from dashapp.state import State, from_url
 from dashapp.views import VIEWS
+from tests.dashapp.figures import read
 from tests.synthetic_patterns import KEPT, attention
 
 BY_ID = {view.id: view for view in VIEWS}
@@ -42,7 +44,8 @@ def matrix_of(block: Block) -> Matrix:
 
 
 def drawn(view: str, search: str, store, facts):
-    return draw_view(BY_ID[view], store, from_url(search, facts)[0], facts)
+    made = draw_view(BY_ID[view], store, from_url(search, facts)[0], facts)
+    return made if BY_ID[view].form == "panel" else replace(made, content=read(made.content))
 
 
 @pytest.mark.parametrize("name", BLOCKS)
@@ -52,24 +55,26 @@ def test_every_geometry_is_drawn(name, looks):
     found = matrix_of(block)
     low, high = found.drawn(State())
     for token in {0, block.tokens // 2, block.tokens - 1, picked(State(), block)}:
-        look = figures.look(found, token, looks, 0, Box(0, 0, 1, 1))
+        look = read(figures.look(found, token, looks, 0, Box(0, 0, 1, 1)))
         assert len(look.layout.images) == 2
         shown = np.concatenate([np.ravel(t.z) for t in look.data[1:]])
         values = found.along(token, looks)
         assert np.allclose(np.sort(shown), np.sort(values), equal_nan=True)
-        lines, count = figures.lines(found, low, high, token, looks)
+        made, count = figures.lines(found, low, high, token, looks)
+        lines = read(made)
         assert sum(t.meta["links"] for t in lines.data if "links" in t.meta) == min(
             count, figures.MOST_LINES) > 0
-        for figure in (look, lines, figures.matrix(found, low, high, token, looks),
+        for figure in (made, figures.matrix(found, low, high, token, looks),
                        figures.weights(found, low, high)):
-            assert len(figure.to_json()) < 500_000
+            read(figure)
+            assert len(json.dumps(figure)) < 500_000
 
 
 @pytest.mark.parametrize("name", [name for name in BLOCKS if name != "large"])
 def test_the_matrix_tells_weights_and_what_is_drawn(name):
     found = matrix_of(BLOCKS[name])
     low, high = found.drawn(State(links="5"))
-    (cells, _) = figures.matrix(found, low, high, 0, "at").data
+    (cells, _) = read(figures.matrix(found, low, high, 0, "at")).data
     meta = cells.meta["matrix"]
     shades = np.asarray(cells.z).astype(float)
     assert ((shades == 0) == ~np.isfinite(found.weights)).all()
@@ -86,7 +91,7 @@ def test_the_matrix_tells_weights_and_what_is_drawn(name):
 def test_pooling_keeps_the_largest_of_each_square():
     block = BLOCKS["large"]
     found = matrix_of(block)
-    (cells, _) = figures.matrix(found, 0.5, 1.0, 0, "at").data
+    (cells, _) = read(figures.matrix(found, 0.5, 1.0, 0, "at")).data
     shades = figures._shades(found, 0.5, 1.0)
     pool, z = cells.meta["matrix"]["pool"], np.asarray(cells.z)
     assert pool == 3
@@ -99,7 +104,7 @@ def test_pooling_keeps_the_largest_of_each_square():
 
 def test_prefix_rows_are_wider_than_patches():
     block = Block(1, 16, 16, 1, True)
-    (cells, _) = figures.matrix(matrix_of(block), 0.1, 1, 0, "at").data
+    (cells, _) = read(figures.matrix(matrix_of(block), 0.1, 1, 0, "at")).data
     widths = np.diff(np.asarray(cells.x, float))
     assert widths[0] > 5 * widths[1]
     assert widths[1:] == pytest.approx(1)
@@ -162,7 +167,7 @@ def test_where_a_patch_looks_and_who_looks_at_it(store, facts):
 
 def test_the_image_lies_under_the_patches_as_the_model_saw_it():
     block = Block(1, 4, 4, 1, True)
-    figure = figures.look(matrix_of(block), 0, "at", 3, Box(0.25, 0.0, 0.75, 1.0))
+    figure = read(figures.look(matrix_of(block), 0, "at", 3, Box(0.25, 0.0, 0.75, 1.0)))
     image = figure.layout.images[0]
     assert image.source == "thumbnail/3"
     left, right = image.x, image.x + image.sizex

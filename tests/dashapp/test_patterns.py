@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -16,13 +17,15 @@ from dashapp.facts import Live
 from dashapp.figures import pattern_map
 from dashapp.state import PAINTS, from_url
 from dashapp.views import VIEWS
+from tests.dashapp.figures import read
 from tests.synthetic import MODELS, make_store
 
 BY_ID = {view.id: view for view in VIEWS}
 
 
 def drawn(view: str, search: str, store, facts):
-    return draw_view(BY_ID[view], store, from_url(search, facts)[0], facts)
+    made = draw_view(BY_ID[view], store, from_url(search, facts)[0], facts)
+    return made if BY_ID[view].form == "panel" else replace(made, content=read(made.content))
 
 
 def dots(figure) -> dict:
@@ -49,11 +52,12 @@ def tiles(content) -> list:
 def test_a_dot_is_a_head_and_knows_its_picture(store, facts):
     found = dots(drawn("map", "", store, facts).content)
     assert {name: len(t.x) for name, t in found.items()} == {"alpha": 24, "beta": 24, "gamma": 24}
-    sent = json.loads(drawn("map", "", store, facts).content.to_json())
-    (gamma,) = [t for t in sent["data"] if (t.get("meta") or {}).get("model") == "gamma"]
-    assert gamma["customdata"][-1] == ["gamma", 3, 5]
-    assert (gamma["meta"]["picture"]["rows"], gamma["meta"]["picture"]["columns"]) == (4, 6)
-    assert "layer 3, head 5\n" in gamma["text"][-1]
+    gamma = found["gamma"]
+    assert list(gamma.customdata[-1]) == [3, 5]
+    assert (gamma.meta["picture"]["rows"], gamma.meta["picture"]["columns"]) == (4, 6)
+    assert gamma.text[-1].startswith(store.query(
+        "SELECT pattern FROM heads WHERE model = 'gamma' AND layer = 3 AND head = 5")
+        ["pattern"][0].as_py() + ", score 0.")
 
 
 def test_a_focused_image_moves_the_dots_to_its_patterns(store, facts):
@@ -125,9 +129,9 @@ def test_smoothing_loses_no_count():
 
 def test_names_on_the_map_do_not_overlap():
     figure = pattern_map.theme.bare(100)
-    figure.update_layout(xaxis={"range": [0, 1]}, yaxis={"range": [0, 1]})
+    figure["layout"] |= {"xaxis": {"range": [0, 1]}, "yaxis": {"range": [0, 1]}}
     pattern_map.add_names(figure, [("first", 0.5, 0.5), ("second", 0.51, 0.5), ("<b>", 0.5, 0.9)])
-    assert [a.text for a in figure.layout.annotations] == ["first", "&lt;b&gt;"]
+    assert [a.text for a in read(figure).layout.annotations] == ["first", "&lt;b&gt;"]
 
 
 def test_a_tile_chooses_the_heads_of_its_cluster(store, facts):

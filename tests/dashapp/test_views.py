@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from plotly.utils import PlotlyJSONEncoder
 
+from dashapp import chart
 from dashapp.callbacks import draw_view
 from dashapp.figures import heads as head_figures
+from dashapp.figures import overview as overview_figures
 from dashapp.figures.strength import series_of
 from dashapp.state import CHOICES, from_url
 from dashapp.views import VIEWS
@@ -18,6 +22,7 @@ from store import queries
 from store.queries import Ask
 from store.schema import measure
 from store.selection import Selection
+from tests.dashapp.figures import read
 
 BY_ID = {view.id: view for view in VIEWS}
 PLOTS = [view.id for view in VIEWS if view.form == "plot"]
@@ -37,18 +42,27 @@ CASES = [(view, search) for view in BY_ID for search in STATES] + [
 """Every view in every state, and under every choice that it reads."""
 
 
-def drawn(view: str, search: str, store, facts):
+def sent(view: str, search: str, store, facts):
+    """What travels to the page."""
     state, problems = from_url(search, facts)
     assert problems == []
     return draw_view(BY_ID[view], store, state, facts)
 
 
+def drawn(view: str, search: str, store, facts):
+    """What the page shows; figures as Plotly's, so a property that it does not know fails."""
+    made = sent(view, search, store, facts)
+    return made if BY_ID[view].form == "panel" else replace(made, content=read(made.content))
+
+
 @pytest.mark.parametrize(("view", "search"), CASES)
 def test_every_view_draws_every_state(view, search, store, facts):
-    made = drawn(view, search, store, facts)
-    sent = json.dumps(made.content, cls=PlotlyJSONEncoder)
-    assert 20 < len(sent) < 400_000
-    assert made.caption or search == "?model=" or view == "head" or "<br>" in sent
+    made = sent(view, search, store, facts)
+    text = json.dumps(made.content, cls=PlotlyJSONEncoder)
+    assert 20 < len(text) < 400_000
+    assert made.caption or search == "?model=" or view == "head" or "<br>" in text
+    if BY_ID[view].form == "plot":
+        read(made.content)
 
 
 @pytest.mark.parametrize("view", [v for v in PLOTS if v not in ("overview", "map", "look")])
@@ -76,14 +90,14 @@ def test_what_is_not_defined_is_said(store, facts):
     said = [a.text.replace("<br>", " ") for a in figure.layout.annotations]
     assert any("gamma has no classifier: choose an embedding measure" in s for s in said)
     (gamma,) = traces(figure, model="gamma")
-    assert all(v is None for row in gamma.z for v in row)
+    assert np.isnan(gamma.z).all()
+    assert gamma.hovertemplate.endswith("probability drop: not defined<extra></extra>")
     assert "gamma" in drawn("line", "?importance=probability_drop", store, facts).caption
 
 
 def test_chosen_heads_are_outlined_and_the_others_veiled(store, facts):
     figure = drawn("matrix", "?heads=0.1%40alpha", store, facts).content
-    assert len(figure.layout.shapes) == 1
-    assert (figure.layout.shapes[0].x0, figure.layout.shapes[0].y0) == (0.5, -0.5)
+    assert [s.path for s in figure.layout.shapes] == ["M0.5,-0.5H1.5V0.5H0.5Z"]
     assert len([t for t in figure.data if t.type == "heatmap"]) == 6
 
 
@@ -180,20 +194,82 @@ def test_heads_of_one_model_can_be_told_apart(facts):
     assert len(looks) == len(keys)
 
 
-def test_events_can_read_what_they_need(store, facts):
-    """NumPy `customdata` never reaches an event, so it must travel as a plain list."""
-    for view in ("overview", "line", "layers"):
-        sent = json.loads(drawn(view, "", store, facts).content.to_json())
-        for trace in sent["data"]:
-            if (trace.get("meta") or {}).get("model"):
-                assert isinstance(trace["customdata"], list)
+@pytest.mark.parametrize("view", ["line", "layers", "map"])
+def test_a_mark_of_a_head_says_which_head_it_is(view, store, facts):
+    figure = drawn(view, "?model=gamma&model=alpha", store, facts).content
+    for model in ("alpha", "gamma"):
+        (marks,) = traces(figure, model=model)
+        heads = [(layer, head) for layer, head in marks.customdata[:, :2].tolist()
+                 if not math.isnan(layer)]
+        wide = facts.model(model).heads
+        assert heads == [divmod(i, wide) for i in range(facts.model(model).layers * wide)]
+
+
+def test_hovering_a_head_tells_its_value_interval_and_images(store, facts):
+    figure = drawn("matrix", "?model=alpha&importance=flip", store, facts).content
+    (cells,) = traces(figure, grid=True)
+    (row,) = store.query("SELECT flip_mean, flip_low, flip_high, images FROM heads WHERE model = "
+                         "'alpha' AND layer = 2 AND head = 3").to_pylist()
+    assert (cells.z[2][3], *cells.customdata[2][3]) == pytest.approx(
+        (row["flip_mean"], 2, 3, row["flip_low"], row["flip_high"], row["images"]))
+    told = cells.hovertemplate
+    assert told.startswith("<b>alpha</b> layer %{customdata[0]}, head %{customdata[1]}<br>flip")
+    assert "95 % interval %{customdata[2]" in told
+    assert "mean over %{customdata[4]" in told
+
+
+def test_heads_without_a_value_are_told_apart(facts):
+    model = facts.model("alpha")
+    rows = pa.table({"model": ["alpha"] * 3, "layer": [0, 0, 1], "head": [0, 1, 3],
+                     "value": [0.5, None, 0.25], "low": [0.4, None, None],
+                     "high": [0.6, None, None], "images": [3, 3, None]})
+    cells = read({"data": [head_figures._cells(head_figures.Values(rows), model, measure("flip"),
+                                               "")], "layout": {}}).data[0]
+    texts = cells.hovertemplate
+    assert np.shape(texts) == (6, 4)
+    assert "interval" in texts[0][0]
+    assert texts[0][1] == texts[5][3]
+    assert "not defined" in texts[0][1]
+    assert "predictions %{z:.4~g}" in texts[1][3]
+    assert "interval" not in texts[1][3]
 
 
 def test_names_are_never_markup(store, facts):
+    model = replace(facts.model("alpha"), name="<img src=x onerror=alert(1)>%{z}")
     values = head_figures.Values(queries.head_values(
         Ask(store, ("alpha",), Selection()), "flip").rows(store))
-    text = values.hover(("<img src=x onerror=alert(1)>", 0, 0), measure("flip"))
-    assert "<img" not in text
+    _, texts = values.hover(model, measure("flip"), "z")
+    assert not any("<img" in text or "%{z}" in text for text in texts.ravel())
+
+
+@pytest.mark.parametrize(("bits", "planes"), [(8, 1), (12, 2)])
+def test_packed_numbers_come_back(bits, planes):
+    values = np.append(np.random.default_rng(0).normal(size=500), [np.nan, 3.0])
+    packed = chart.codes(values, bits)
+    back = read({"data": [{"meta": {"dots": 502, "packed": {"x": packed, "y": packed}}}],
+                 "layout": {}}).data[0]
+    assert back.x == pytest.approx(values, abs=packed["step"] * 0.51, nan_ok=True)
+    assert len(packed["codes"]) == -(-502 * planes // 3) * 4
+    assert np.isfinite(chart.codes(np.array([np.nan]), bits)["low"])
+
+
+def test_many_dots_travel_small(facts):
+    """Ten thousand images of a model: no text of each, and the filter as a bit of each."""
+    n, rng = 10_000, np.random.default_rng(0)
+    rows = pa.table({
+        "model": ["alpha"] * n, "image": np.arange(5, n + 5), "x": rng.normal(size=n),
+        "y": rng.normal(size=n), "path": ["p"] * n, "label": rng.choice(["cat", "dog"], n),
+        "predicted": ["cat"] * n, "probability": rng.random(n), "kept": rng.random(n) < 0.3})
+    colour = overview_figures.Colour("label", "label", rows, ["cat", "dog"])
+    figure = overview_figures.draw(rows, [facts.model("alpha")], colour)
+    assert len(json.dumps(figure)) < 8 * n
+    (dots,) = read(figure).data
+    assert dots.selectedpoints == tuple(np.flatnonzero(rows["kept"].to_numpy()))
+    assert list(dots.customdata[:3]) == [5, 6, 7]
+    assert [["dog", "cat"][int(v)] for v in dots.marker.color] == rows["label"].to_pylist()
+    assert dots.x == pytest.approx(rows["x"].to_numpy(), abs=0.001)
+    assert "image %{customdata}" in dots.hovertemplate
+    assert dots.text is None
 
 
 @pytest.mark.parametrize("view", VIEWS, ids=lambda v: v.id)

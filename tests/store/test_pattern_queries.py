@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 
 import numpy as np
@@ -11,6 +12,7 @@ from store import pattern_queries as queries
 from store.queries import Ask
 from store.reader import open_store
 from store.selection import Heads, Labels, Selection
+from store.series_tables import BOUNDS, CELLS, PLACES
 from tests.synthetic import make_store
 from tests.synthetic_patterns import KEPT, attention
 
@@ -27,34 +29,40 @@ def ask(store, selection: Selection = FILTER) -> Ask:
     return Ask(store, ("alpha", "gamma"), selection)
 
 
-@pytest.mark.parametrize("space", queries.AXES)
+@pytest.mark.parametrize("space", PLACES)
 def test_the_cloud_counts_every_pattern_once(store, space):
-    x, y, _ = queries.AXES[space]
-    cells = queries.cloud(ask(store), "patch", space, bins=9).rows(store).to_pylist()
+    x, y = PLACES[space]
+    query = queries.cloud(ask(store), "patch", space, most=2)
     points = store.query(
-        f"SELECT {x} AS x, {y} AS y, model, layer, head, label FROM head_patterns "
+        f"SELECT {x} AS x, {y} AS y, model, layer, head, image, label FROM head_patterns "
         "JOIN images USING (image) WHERE kind = 'patch' AND model <> 'beta'").to_pylist()
-    ends = {a: (min(p[a] for p in points), max(p[a] for p in points)) for a in "xy"}
+    (space_row,) = store.query(f"SELECT {BOUNDS[space]} AS b FROM pattern_spaces "
+                               "WHERE kind = 'patch'").to_pylist()
+    x0, x1, y0, y1 = space_row["b"]
+    cats = sorted({p["image"] for p in points if p["label"] == "cat"})
+    assert len(cats) == 3  # of more than 2, every second one counts
 
     def cell(point: dict) -> tuple[int, int]:
-        return tuple(min(8, int((point[a] - low) / (high - low) * 9))
-                     for a, (low, high) in ends.items())
+        return tuple(max(0, min(CELLS - 1, math.floor((point[a] - low) / (high - low) * CELLS)))
+                     for a, low, high in (("x", x0, x1), ("y", y0, y1)))
 
     def passes(point: dict) -> bool:
         key = (point["model"], point["layer"], point["head"])
-        return point["label"] == "cat" and key in (HEAD, ("gamma", 0, 0))
+        return point["image"] in cats[::2] and key in (HEAD, ("gamma", 0, 0))
 
     everything = Counter(map(cell, points))
     kept = Counter(cell(p) for p in points if passes(p))
-    assert {(c["i"], c["j"]): c["everything"] for c in cells} == everything
-    assert {(c["i"], c["j"]): c["kept"] for c in cells if c["kept"]} == kept
-    assert kept.total() == 2 * 3
+    assert kept.total() == 2 * 2
+    for rows in (query.rows(store), store.query(query.sql, query.params)):
+        cells = rows.to_pylist()
+        assert {(c["i"], c["j"]): c["everything"] for c in cells} == everything
+        assert {(c["i"], c["j"]): c["kept"] for c in cells if c["kept"]} == kept
 
 
 def test_the_sample_is_the_same_each_time_and_no_larger(store):
     once, again = (queries.sample(ask(store), "class", "pca", 50).rows(store) for _ in range(2))
     assert once.equals(again)
-    assert once.num_rows == 50
+    assert 25 <= once.num_rows <= 50
 
 
 def test_places_are_of_the_means_or_of_one_image(store):

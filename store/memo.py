@@ -1,0 +1,50 @@
+"""What was made once from a store is kept while the store stays as it is."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Any, Protocol, TypeVar
+
+MOST_BYTES = 250 << 20
+
+
+class Sized(Protocol):
+    """Anything that knows its bytes, as tables and arrays do."""
+
+    @property
+    def nbytes(self) -> int: ...
+
+
+Kept = TypeVar("Kept", bound=Sized)
+
+
+class Memo:
+    """Keeps things by key, up to `most` bytes of them; what was used longest ago goes first."""
+
+    def __init__(self, most: int = MOST_BYTES) -> None:
+        self._most, self._bytes = most, 0
+        self._kept: OrderedDict[Hashable, Any] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def keep(self, key: Hashable, make: Callable[[], Kept]) -> Kept:
+        """What is kept under the key, or else is made now. Two threads may both make it."""
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+            kept = self._kept
+        made = make()
+        with self._lock:
+            if kept is self._kept and key not in kept and made.nbytes <= self._most:
+                kept[key] = made
+                self._bytes += made.nbytes
+                while self._bytes > self._most:
+                    self._bytes -= kept.popitem(last=False)[1].nbytes
+        return made
+
+    def clear(self) -> None:
+        """Forget everything, also what is being made at this moment."""
+        with self._lock:
+            self._kept, self._bytes = OrderedDict(), 0
