@@ -57,13 +57,25 @@ class InProcess:
         return Reply(answer.status_code, answer.data, answer.content_encoding == "gzip")
 
 
+STALE = (BrokenPipeError, ConnectionResetError, http.client.RemoteDisconnected)
+"""What a connection says that the server has closed since the last answer."""
+
+
 class OverHttp:
-    """A server on this machine, over one connection that stays open."""
+    """A server on this machine, over one connection, opened again where it was closed."""
 
     def __init__(self, port: int) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
 
     def ask(self, path: str, body: bytes | None = None) -> Reply:
+        """Raises OSError where nobody answers."""
+        try:
+            return self._ask(path, body)
+        except STALE:
+            self.close()
+            return self._ask(path, body)
+
+    def _ask(self, path: str, body: bytes | None) -> Reply:
         try:
             self._connection.request("POST" if body else "GET", path, body, HEADERS)
             answer = self._connection.getresponse()

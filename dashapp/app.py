@@ -10,7 +10,7 @@ import pyarrow.csv
 from dash import Dash, html, set_props
 from flask import Flask, Response, abort, request
 
-from dashapp import callbacks, layout, pictures, state
+from dashapp import callbacks, layout, pictures, shell, state
 from dashapp.console.routes import routes as console_routes
 from dashapp.facts import Live
 from dashapp.views import VIEWS
@@ -31,7 +31,9 @@ def create_app(store_path: str | Place, base: str = "/") -> Dash:
     server: Any = Flask(__name__, root_path=str(HERE))
     app = Dash(__name__, server=server, title=layout.NAME, update_title="", compress=True,
                routes_pathname_prefix=base, requests_pathname_prefix=base,
+               enable_mcp=False,  # also where the environment says otherwise (docs/serving.md)
                assets_folder=str(HERE / "assets"), on_error=show_error,
+               index_string=shell.INDEX,
                health_endpoint="healthz", suppress_callback_exceptions=True,
                meta_tags=[{"name": "viewport", "content": "width=device-width"}])
     app.layout = lambda: _page(live)

@@ -6,15 +6,17 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from dataclasses import replace
 from functools import partial
 
 from dash import ALL, ClientsideFunction, Dash, Input, Output, State, ctx, no_update
 from dash.exceptions import PreventUpdate
 
-from dashapp import gestures, panels, state, theme
+from dashapp import gestures, guide, panels, state, theme
 from dashapp.console.callbacks import wire as wire_console
 from dashapp.facts import Live
+from dashapp.held import without_held
 from dashapp.views import VIEWS, View
 from dashapp.views.base import Drawn
 from store import queries
@@ -99,18 +101,19 @@ def _wire_tab(app: Dash, live: Live, tab: str) -> None:
         output={"content": [Output(f"{v.form}-data-{v.id}", _SHOWS[v.form]) for v in views],
                 "captions": [Output(f"caption-{v.id}", "children") for v in views],
                 "keys": [Output(f"key-{v.id}", "data") for v in views]},
-        inputs={"data": Input("state", "data"), "keys": [State(f"key-{v.id}", "data")
-                                                         for v in views]},
+        inputs={"data": Input("state", "data"),
+                "keys": [State(f"key-{v.id}", "data") for v in views],
+                "held": [State(f"held-{v.id}", "data") for v in views]},
         prevent_initial_call=True)
-    def draw(data, keys):
+    def draw(data, keys, held):
         store, facts = live.now()
         now, _ = state.from_url(data, facts)
         stale = [now.tab == tab and view.key(now) != key
                  for view, key in zip(views, keys, strict=True)]
         if not any(stale):
             raise PreventUpdate
-        drawn = [draw_if_it_can(view, store, now, facts) if old else _AS_IT_IS
-                 for view, old in zip(views, stale, strict=True)]
+        drawn = [draw_if_it_can(view, store, now, facts, names or ()) if old else _AS_IT_IS
+                 for view, old, names in zip(views, stale, held, strict=True)]
         return {"content": [one.content for one in drawn],
                 "captions": [one.caption for one in drawn],
                 "keys": [view.key(now) if old else no_update
@@ -120,17 +123,21 @@ def _wire_tab(app: Dash, live: Live, tab: str) -> None:
         if view.form == "plot":
             app.clientside_callback(
                 ClientsideFunction("headatlas", "draw"), Output(f"plot-{view.id}", "figure"),
-                Input(f"plot-data-{view.id}", "data"), State(f"plot-{view.id}", "id"),
-                State(f"brush-{view.id}", "data"), prevent_initial_call=True)
+                Output(f"held-{view.id}", "data"), Input(f"plot-data-{view.id}", "data"),
+                State(f"plot-{view.id}", "id"), State(f"brush-{view.id}", "data"), prevent_initial_call=True)
 
 
 _AS_IT_IS = Drawn(no_update, no_update)  # type: ignore[arg-type]
 
 
-def draw_if_it_can(view: View, store: Store, now: state.State, facts) -> Drawn:
-    """What the view shows; where that fails, its caption says why, and the others live."""
+def draw_if_it_can(view: View, store: Store, now: state.State, facts,
+                   held: Collection[str] = ()) -> Drawn:
+    """What the view shows, for a page that holds these texts of its figure; where that fails, its
+    caption says why, and the others live."""
     try:
-        return draw_view(view, store, now, facts)
+        drawn = draw_view(view, store, now, facts)
+        return drawn if view.form != "plot" else \
+            Drawn(without_held(drawn.content, held), drawn.caption)
     except Exception as error:
         return Drawn(no_update, said(error))
 
@@ -166,16 +173,20 @@ def said(error: Exception) -> str:
 def _wire_panels(app: Dash, live: Live) -> None:
     @app.callback(
         Output("chips", "children"), Output("counts", "children"),
-        Output("focus", "children"), Output("about-importance", "children"),
-        Output("about-strength", "children"), Output("model-key", "children"),
+        Output("focus", "children"), Output("model-key", "children"),
         Input("state", "data"), prevent_initial_call=True)
     def draw_panels(data):
         store, facts = live.now()
         now, _ = state.from_url(data, facts)
         ask = Ask(store, now.models, now.selection)
         return (panels.chips(ask), panels.counts(ask, now, facts), panels.focus(ask, now, facts),
-                panels.about(now.importance), panels.about(now.strength),
                 panels.model_key(now, facts))
+
+    @app.callback([Output(f"about-{name}", "children") for name in guide.EXPLAINED],
+                  [Input(name, "value") for name in guide.EXPLAINED], prevent_initial_call=True)
+    def explain(*chosen):
+        return [panels.about(guide.column(name, value))
+                for name, value in zip(guide.EXPLAINED, chosen, strict=True)]
 
 
 def _wire_sql(app: Dash, live: Live) -> None:

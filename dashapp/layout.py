@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import dash_bootstrap_components as dbc
 from dash import dcc, html
 
-from dashapp import theme
+from dashapp import guide, theme
 from dashapp.console import layout as console
 from dashapp.facts import Facts
 from dashapp.figures.partial import DRAWN
@@ -54,9 +54,9 @@ def page(facts: Facts, path: str) -> html.Div:
         return _bare_page(_nothing_yet(facts, path))
     return html.Div([
         dcc.Location(id="url", refresh="callback-nav"), dcc.Store(id="state"),
-        dcc.Store(id="gesture"), _header(facts),
+        dcc.Store(id="gesture"), guide.skip_link(), _header(facts),
         dbc.Alert(id="message", is_open=False, dismissable=True, color="warning"),
-        _bar(), _grid(), _footer(), _modal()], id="page")
+        _bar(), _grid(), _footer(), _modal(), guide.keys()], id="page")
 
 
 def refusal(reason: str) -> html.Div:
@@ -83,7 +83,8 @@ def _header(facts: Facts) -> html.Header:
                      for name, count in facts.labels]), "wide"),
         _labelled("Predictions", dbc.Select(
             id="outcome", size="sm", options=_options({"all": "all", **OUTCOMES}))),
-        button("Copy link", tip="copy a link that restores this view", copy="1")], className="top")
+        button("Copy link", tip="copy a link that restores this view", copy="1"),
+        *guide.buttons(), guide.jumps()], className="top")
 
 
 def _labelled(text: str, control, more: str = "") -> html.Label:
@@ -98,7 +99,7 @@ def _bar() -> html.Div:
 
 
 def _grid() -> html.Main:
-    return html.Main([_tab(name) for name in TABS])
+    return html.Main([_tab(name) for name in TABS], id="charts", tabIndex=-1)
 
 
 def _tab(name: str) -> html.Div:
@@ -110,23 +111,25 @@ def _card(view: View) -> html.Section:
     body = [_BODIES[view.form](view), *([_focus_panel()] if view.id == "overview" else [])]
     return html.Section([
         html.Div([
-            html.H2(view.title, title=view.help),
+            html.H2(view.title, title=view.help, id=f"title-{view.id}"),
             *[c for name in view.controls for c in CONTROLS[name]()],
             html.Div([
                 html.Button("SQL", id={"type": "sql", "view": view.id}, className="small-button",
-                            title="the SQL behind this chart"),
-                button("CSV", tip="the rows of this chart",
-                       csv=f"rows/{view.id}.csv")],
+                            title="the SQL behind this chart",
+                            **{"aria-label": f"SQL behind {view.title}"}),  # type: ignore[arg-type]
+                button("CSV", tip=f"CSV: the rows of {view.title}", csv=f"rows/{view.id}.csv")],
                 className="tools")], className="pane-head"),
         html.Div(body, className="pane-body"),
         html.P(id=f"caption-{view.id}", className="caption"),
-        dcc.Store(id=f"key-{view.id}"), dcc.Store(id=f"brush-{view.id}", data=view.brush)],
-        className=f"pane view-{view.id}")
+        dcc.Store(id=f"key-{view.id}"), dcc.Store(id=f"held-{view.id}"),
+        dcc.Store(id=f"brush-{view.id}", data=view.brush)],
+        className=f"pane view-{view.id}", id=f"view-{view.id}", tabIndex=-1)
 
 
 def _plot(view: View) -> html.Div:
     graph = dcc.Graph(id=f"plot-{view.id}", config=theme.CONFIG, figure=theme.empty(260, ""))
-    return html.Div([graph, dcc.Store(id=f"plot-data-{view.id}")], className="plot")
+    named: dict = {"role": "figure", "aria-labelledby": f"title-{view.id} caption-{view.id}"}
+    return html.Div([graph, dcc.Store(id=f"plot-data-{view.id}")], className="plot", **named)
 
 
 def _panel(view: View) -> html.Div:
@@ -144,18 +147,18 @@ def _focus_panel() -> html.Aside:
 
 
 def _measure_control(name: str, measures: tuple[Column, ...]) -> list:
+    select = dbc.Select(id=name, size="sm", className="measure", options=[
+        {"label": c.title, "value": c.name, "title": c.text} for c in measures])
     return [
-        dbc.Select(id=name, size="sm", className="measure", options=[
-            {"label": c.title, "value": c.name, "title": c.text} for c in measures]),
-        html.Details([html.Summary("?", title="what this measure is"),
-                      html.Div(id=f"about-{name}", className="about")], className="explain")]
+        html.Label([html.Span("measure", className="visually-hidden"), select]),
+        guide.explain(name)]
 
 
 def _measures(name: str, text: str, measures: tuple[Column, ...], *first: str) -> list:
     """A choice of measures, each with its definition; `first` come before them."""
     options = [*({"label": SHADES[one], "value": one} for one in first), *(
         {"label": c.title, "value": c.name, "title": c.text} for c in measures)]
-    return [_labelled(text, dbc.Select(id=name, size="sm", options=options))]
+    return [_labelled(text, dbc.Select(id=name, size="sm", options=options)), guide.explain(name)]
 
 
 def _toggle(name: str, options: Mapping[str, str]) -> list:
@@ -169,6 +172,7 @@ def _options(choices: Mapping[str, str]) -> list[dict]:
 
 
 CONTROLS = {
+    "choose": guide.choose_head,
     "importance": lambda: _measure_control("importance", IMPORTANCE),
     "strength": lambda: _measure_control("strength", STRENGTH),
     "colour": lambda: [_labelled("colour", dbc.Select(id="colour", size="sm",
@@ -184,7 +188,8 @@ CONTROLS = {
     "looks": lambda: _toggle("looks", LOOKS),
     "links": lambda: [_labelled("largest", dbc.Select(id="links", size="sm",
                                                       options=_options(LINKS)))],
-    "left": lambda: _toggle("left", {name: TABLE.column(name).label for name in QUANTITIES}),
+    "left": lambda: [*_toggle("left", {name: TABLE.column(name).label for name in QUANTITIES}),
+                     guide.explain("left")],
     "mode": lambda: [_labelled("set to 0", dbc.Select(id="mode", size="sm", options=[
         {"label": DRAWN[mode].name, "value": mode, "title": text}
         for mode, text in MODES.items()]))],
@@ -198,8 +203,9 @@ CONTROLS = {
     "over": lambda: _toggle("over", OVER),
     "ranked": lambda: _measures("ranked", "by", tuple(map(measure, CHOICES["ranked"]))),
     "pruned": lambda: _measures("pruned", "in the order of", RANKED),
-    "judged": lambda: _toggle("judged", {
+    "judged": lambda: [*_toggle("judged", {
         name: TABLES["pruning_curves"].column(name).label for name in JUDGED}),
+        guide.explain("judged")],
 }
 
 

@@ -14,18 +14,15 @@ from dashapp.pictures import head_picture
 from dashapp.state import State
 from store.schema import measure
 
-MOST = 24
+MOST = 12
 
 
-def panel(rows: list[dict], state: State, facts: Facts, why: str) -> list:
-    """The models to choose from and the pairs of `compare_queries.matched`, or why there are
-    none."""
+def panel(rows: list[dict], state: State, facts: Facts) -> list:
+    """The models to choose from, and the pairs of `compare_queries.matched`."""
     if state.paired is None:
-        return [html.P(why, className="hint")]
-    tiles = [html.P(why, className="hint")] if why else [html.Div(
-        [_tile(row, state, facts) for row in rows[:MOST]], className="pair-tiles")]
+        return [html.P("No pair of models to compare.", className="hint")]
     return [html.Div([_models(side, state, facts) for side in (0, 1)], className="pair-models"),
-            *tiles]
+            html.Div([_tile(row, state, facts) for row in rows[:MOST]], className="pair-tiles")]
 
 
 def _models(side: int, state: State, facts: Facts) -> html.Div:

@@ -18,7 +18,7 @@ from store.literals import written_in
 from store.pattern_tables import KINDS
 from store.queries import Ask, Query
 from store.reader import Store
-from store.schema import measure
+from store.schema import Column
 from store.selection import OUTCOMES, Clause, HeadKey, Heads, Labels, Outcome, Region
 
 
@@ -202,15 +202,16 @@ def _kept_words(model: Model, image: int | None) -> str:
     return f"Attention is kept of {len(model.kept):,} images; {shown}click another:"
 
 
-def about(name: str) -> list:
+def about(column: Column | None) -> list:
     """The one definition of a measure, as the schema has it."""
-    column = measure(name)
+    if column is None:
+        return [html.P("No measure is chosen here.")]
     direction = {1: "higher = the head matters more", -1: "lower = the head matters more"}
     facts = [("unit", column.unit or "none"), ("range", column.range), ("source", column.source),
              ("reading", direction.get(column.important, ""))]
-    return [html.B(column.label or name), html.P(column.text), html.Div(
+    return [html.B(column.title), html.P(column.text), html.Div(
         [html.Div(f"{k}: {v}") for k, v in facts if v], className="about-facts"),
-        html.Code(name)]
+        html.Code(column.name)]
 
 
 def query_block(view: str, store: Store, name: str, query: Query):

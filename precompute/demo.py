@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from precompute import zoo
+from precompute import options, zoo
 from precompute.pipeline import Request, precompute
 from precompute.progress import say
 
@@ -18,7 +18,7 @@ which the fit and the tests of the pattern spaces are the larger part."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--store", type=Path, default=Path("demo-atlas"), metavar="DIR",
+    parser.add_argument("--store", type=options.path, default=Path("demo-atlas"), metavar="DIR",
                         help="where to keep it (default: demo-atlas)")
     parser.add_argument("--port", type=int, default=8050)
     parser.add_argument("--host", default="127.0.0.1")

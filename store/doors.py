@@ -82,12 +82,13 @@ class Doors:
             self._running += 1
             process = self._idle.pop() if self._idle else None
         try:
-            if process is None or not process.lives:
-                process = _Process(self._command)
+            if process is not None and not process.lives:
+                process.end()
+                process = None
+            process = process or _Process(self._command)
             answer = self._wait(process, sql, form, ticket)
             with self._lock:
                 self._idle.append(process)
-            return answer
         except BaseException:
             if process is not None:
                 process.end()
@@ -96,6 +97,10 @@ class Doors:
             self._tickets.forget(ticket)
             with self._lock:
                 self._running -= 1
+        if "error" in answer.facts:
+            answer.file.close()
+            raise QueryError(answer.facts["error"])
+        return answer
 
     def cancel(self, ticket: str) -> None:
         """Stop the query with this ticket, in whichever process it runs."""
@@ -108,8 +113,6 @@ class Doors:
             file.write(json.dumps({"sql": sql, "form": form}).encode())
             file.seek(0)
             told = process.ask(file, lambda: self._why_stop(started, spare, ticket))
-            if "error" in told:
-                raise QueryError(told["error"])
             file.seek(0)
             return Answer(file, told)
         except BaseException:

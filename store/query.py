@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -29,10 +30,13 @@ class Query:
     quick: Callable[[], pa.Table | None] | None = None
 
     def rows(self, store: Store) -> pa.Table:
-        found = self.quick() if self.quick else None
-        if found is None:
-            found = store.kept(self.sql, dict(self.params))
+        key = ("asked", self.sql, pickle.dumps(dict(self.params)))
+        found = store.memo.keep(key, lambda: self._ask(store))
         return found if self.then is None else self.then(store, found)
+
+    def _ask(self, store: Store) -> pa.Table:
+        found = self.quick() if self.quick else None
+        return store.query(self.sql, dict(self.params)) if found is None else found
 
 
 @dataclass(frozen=True)

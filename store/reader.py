@@ -107,7 +107,10 @@ class Store:
     @contextmanager
     def cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """A cursor of one's own: a connection shared by threads returns wrong rows."""
-        cursor = self._connection.cursor()
+        try:
+            cursor = self._connection.cursor()
+        except duckdb.ConnectionException as error:
+            raise StoreError(f"the store at {self.path} is closed") from error
         try:
             yield cursor
         finally:
@@ -171,6 +174,6 @@ def type_name(kind: pa.DataType) -> str:
     return _SQL_TYPES[kind]
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """What DuckDB says, without its drawing of the statement."""
     return str(error).strip().splitlines()[0]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -38,6 +39,10 @@ class Heads:
     def __len__(self) -> int:
         return len(self.layer)
 
+    @property
+    def nbytes(self) -> int:
+        return sum(found.nbytes for found in self.deviations.values())
+
     def at(self, layer: int, head: int) -> list[int]:
         """The row of a head; none where it is not among them."""
         return np.flatnonzero((self.layer == layer) & (self.head == head)).tolist()
@@ -59,12 +64,17 @@ def deviation(kind: Kind, patterns: np.ndarray) -> np.ndarray:
 def heads_of(store: Store) -> dict[str, Heads]:
     """The heads of every model that have a patch pattern, in order of layer and head. Models whose
     patterns are not made yet are missing."""
+    models = store.kept("SELECT DISTINCT model FROM heads WHERE patch_pattern IS NOT NULL "
+                        "ORDER BY model")["model"].to_pylist()
+    return {model: store.memo.keep(("heads", model), partial(_heads_of, store, model))
+            for model in models}
+
+
+def _heads_of(store: Store, model: str) -> Heads:
     columns = ", ".join(f"{kind}_pattern" for kind in KINDS)
-    rows = store.query(f"SELECT model, layer, head, pattern, {columns} FROM heads "
-                       "WHERE patch_pattern IS NOT NULL ORDER BY model, layer, head")
-    names = np.array(rows["model"].to_pylist(), dtype=object)
-    place = {model: np.flatnonzero(names == model) for model in dict.fromkeys(names)}
-    return {model: _heads(rows.slice(found[0], len(found))) for model, found in place.items()}
+    return _heads(store.query(
+        f"SELECT layer, head, pattern, {columns} FROM heads WHERE patch_pattern IS NOT NULL "
+        "AND model = $model ORDER BY layer, head", {"model": model}))
 
 
 def _heads(rows: pa.Table) -> Heads:
@@ -135,9 +145,9 @@ _SHOWN = pa.schema([(name, _TYPES[name]) for name in (
 
 def _matches(store: Store, model: str, layer: int, head: int) -> dict[tuple, dict[str, object]]:
     """What the assignments say of a head, by the other head."""
-    rows = store.query("SELECT other_model, other_layer, other_head, p_value, matched "
-                       "FROM head_matches WHERE model = ? AND layer = ? AND head = ?",
-                       [model, layer, head]).to_pylist()
+    rows = store.kept("SELECT other_model, other_layer, other_head, p_value, matched "
+                       "FROM head_matches WHERE model = $model AND layer = $layer AND head = $head",
+                      {"model": model, "layer": layer, "head": head}).to_pylist()
     return {(r["other_model"], r["other_layer"], r["other_head"]):
             {"p_value": r["p_value"], "matched": r["matched"]} for r in rows}
 

@@ -212,15 +212,16 @@
       setTimeout(() => window.dispatchEvent(new Event("resize")), 0);
       return `on-${tab || "heads"}`;
     },
-    draw(figure, id, brush) {
-      if (!figure) return none();
+    draw(sent, id, brush) {
+      if (!sent) return [none(), none()];
+      const [figure, held] = window.headatlasHeld.whole(sent, id);
       figure.data.forEach(unpack);
       listen(id, brush);
       delete last[id];
       const plot = gd(id);
       if (plot && plot._fullLayout && sameAxes(plot, figure)) keepZoom(plot, figure, id);
       else zoomed[id] = {};
-      return figure;
+      return [figure, held];
     },
   };
 

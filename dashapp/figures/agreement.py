@@ -13,7 +13,7 @@ from dashapp import theme
 from dashapp.chart import Figure, numbers
 from dashapp.facts import Model
 from dashapp.figures.compare import bare
-from dashapp.figures.panes import Pane, columns_for, panes, short_name
+from dashapp.figures.panes import columns_for, name_above, panes
 from dashapp.theme import plain
 from store.compare_queries import RANDOM
 from store.grids import coded
@@ -61,8 +61,8 @@ def matrix(square: Square, beside: np.ndarray, labels: list[str], title: str, co
     count = len(labels)
     cell = LARGE_CELL if count <= FEW else CELL
     figure = bare(50 + _depth(labels) + cell * count, dragmode=False, margin={
-        "l": 12 + _width(labels), "r": 64, "t": 8, "b": 34 + _depth(labels)},
-        xaxis=_axis(labels, title, False), yaxis=_axis(labels, "", True),
+        "l": 34 + _width(labels), "r": 64, "t": 8, "b": 34 + _depth(labels)},
+        xaxis=_axis(labels, title, False), yaxis=_axis(labels, title, True),
         coloraxis=_colours(coefficient))
     figure["data"] = [{
         "type": "heatmap", "z": numbers(square), "coloraxis": "coloraxis", "hoverongaps": False,
@@ -83,7 +83,7 @@ def matrices(found: Mapping[str, Square], models: list[Model], labels: list[str]
     side = max(130, 11 * len(labels))
     figure = bare(60 + _width(labels) + (side + 26) * lines, dragmode=False, margin={
         "l": 12 + _width(labels), "r": 64, "t": 24, "b": 30 + _width(labels)},
-        coloraxis=_colours(coefficient), annotations=[])
+        coloraxis=_colours(coefficient))
     for model, pane in zip(models, panes(len(models), columns, 0.03, 0.16 if lines > 1 else 0),
                            strict=True):
         n = pane.axis
@@ -94,7 +94,7 @@ def matrices(found: Mapping[str, Square], models: list[Model], labels: list[str]
             f"yaxis{n}": {**_axis(labels if pane.first_in_row else [], "", True),
                           "range": [len(labels) - 0.5, -0.5], "domain": pane.y,
                           "anchor": f"x{n}"}}
-        figure["layout"]["annotations"].append(name_above(model, pane))
+        name_above(figure, model, pane)
         figure["data"].append({
             "type": "heatmap", "z": numbers(found[model.name]), "coloraxis": "coloraxis",
             "hoverongaps": False, "xgap": 1, "ygap": 1, "xaxis": f"x{n}", "yaxis": f"y{n}",
@@ -135,26 +135,15 @@ def _colours(coefficient: str) -> dict:
         "lenmode": "pixels", "len": 150}}
 
 
-def name_above(model: Model, pane: Pane, note: str = "") -> dict:
-    """The model's symbol and name over a pane's top left corner."""
-    room = {1: 48, 2: 28, 3: 19}.get(pane.columns, 15)
-    colour = f"<span style='color:{theme.model_colour(model.index)}'>"
-    name = plain(short_name(model.name, room))
-    return {"text": f"{colour}{theme.glyph(model.index)}</span> {name}{note}",
-            "x": 0, "xref": f"x{pane.axis} domain", "y": 1, "yref": f"y{pane.axis} domain",
-            "xanchor": "left", "yanchor": "bottom", "showarrow": False, "align": "left",
-            "font": {"size": 12, "color": theme.INK}}
-
-
 def curves(rows: pa.Table, models: list[Model], column: Column, beats: Mapping[str, str]) -> Figure:
     """A pane per model: the quantity over the share of heads pruned, least important first (solid),
     most important first (dashed), and in random orders (grey: range and mean)."""
     columns = columns_for(len(models), 4)
     lines = math.ceil(len(models) / columns)
-    figure = bare(34 + 256 * lines, dragmode="zoom", annotations=[],
-                  margin={"l": 60, "r": 14, "t": 40, "b": 44})
+    figure = bare(34 + 256 * lines, dragmode="zoom",
+                  margin=theme.margins(l=60, t=40))
     names, code = coded(rows["model"])
-    paths = np.array(rows["path"].to_pylist(), object)
+    columns_of = {name: rows[name].to_numpy() for name in rows.column_names if name != "model"}
     for model, pane in zip(models, panes(len(models), columns, 0.05, 0.3 if lines > 1 else 0),
                            strict=True):
         n = pane.axis
@@ -165,21 +154,24 @@ def curves(rows: pa.Table, models: list[Model], column: Column, beats: Mapping[s
             f"yaxis{n}": {"domain": pane.y, "anchor": f"x{n}", "rangemode": "tozero",
                           **({} if n == "" else {"matches": "y"}),
                           "title": {"text": column.title if pane.first_in_row else ""}}}
-        figure["layout"]["annotations"].append(
-            name_above(model, pane, f"<br><span style='color:{theme.MUTED};font-size:11px'>"
-                                    f"{beats.get(model.name, '')}</span>"))
+        name_above(figure, model, pane, f"<br><span style='color:{theme.MUTED};font-size:11px'>"
+                                        f"{beats.get(model.name, '')}</span>")
+        figure["layout"]["annotations"][-1]["align"] = "left"
         own = code == names.index(model.name) if model.name in names else np.zeros(len(code), bool)
         for path in (RANDOM, "most_first", "least_first"):
-            if (own & (paths == path)).any():
+            there = own & (columns_of["path"] == path)
+            if there.any():
                 figure["data"] += _PATHS[path](
-                    rows.filter(pa.array(own & (paths == path))), model, column, n)
+                    {name: values[there] for name, values in columns_of.items()}, model, column, n)
     return figure
 
 
-def _random(rows: pa.Table, model: Model, column: Column, n: str) -> list[dict]:
-    x, value, low, high = (rows[c].to_numpy().astype(float)
-                           for c in ("fraction", "value", "low", "high"))
-    orders = rows["orders"][-1].as_py()
+Columns = Mapping[str, np.ndarray]
+
+
+def _random(rows: Columns, model: Model, column: Column, n: str) -> list[dict]:
+    x, value, low, high = (rows[c] for c in ("fraction", "value", "low", "high"))
+    orders = rows["orders"][-1]
     where = {"type": "scatter", "mode": "lines", "xaxis": f"x{n}", "yaxis": f"y{n}", "meta": {}}
     return [
         {**where, "x": numbers(np.concatenate([x, x[::-1]])), "hoverinfo": "skip",
@@ -193,18 +185,18 @@ def _random(rows: pa.Table, model: Model, column: Column, n: str) -> list[dict]:
                           "%{customdata[0]:.3f} to %{customdata[1]:.3f}<extra></extra>"}]
 
 
-def _ordered(rows: pa.Table, model: Model, column: Column, n: str) -> list[dict]:
-    path = rows["path"][0].as_py()
+def _ordered(rows: Columns, model: Model, column: Column, n: str) -> list[dict]:
+    path = rows["path"][0]
     least = path == "least_first"
     colour = theme.model_colour(model.index)
     trace: dict[str, Any] = {
         "type": "scatter", "mode": "lines+markers", "xaxis": f"x{n}", "yaxis": f"y{n}",
-        "x": numbers(rows["fraction"].to_numpy()), "y": numbers(rows["value"].to_numpy()),
+        "x": numbers(rows["fraction"]), "y": numbers(rows["value"]),
         "name": path.replace("_", " "), "meta": {"model": model.name, "path": path},
         "line": {"color": colour, "width": 1.8, "dash": "solid" if least else "dash"},
         "marker": {"size": 6, "color": colour,
                    "symbol": theme.model_symbol(model.index) + ("" if least else "-open")},
-        "customdata": rows["pruned"].to_pylist(),
+        "customdata": rows["pruned"].tolist(),
         "hovertemplate": f"<b>{plain(model.name)}</b> {path.replace('_', ' ')}<br>%{{customdata}} "
                          f"heads (%{{x:.1%}}) pruned<br>{column.label} %{{y:.3f}} {column.unit}"
                          "<extra></extra>"}

@@ -30,31 +30,31 @@ BANDS = {"quartiles": ("q1", "q3"), "range": ("low", "high")}
 def bare(height: int, **layout: Any) -> Figure:
     """The page's bare figure, with more of a layout."""
     figure = theme.bare(height)
-    found: Figure = figure if isinstance(figure, dict) else figure.to_plotly_json()
-    return {"data": [], "layout": {**found["layout"], "meta": {}, **layout}}
+    figure["layout"] |= layout
+    return figure
 
 
 def trends(rows: pa.Table, models: list[Model], column: Column, band: str, by_depth: bool,
            chosen: pa.Table | None) -> Figure:
     """A line per model over its layers, in a band; `chosen` are heads to draw as dots."""
-    figure = bare(TREND_HEIGHT, dragmode="zoom", margin={"l": 60, "r": 14, "t": 10, "b": 44},
+    figure = bare(TREND_HEIGHT, dragmode="zoom", margin=theme.margins(l=60),
                   xaxis={"title": {"text": "normalised depth: layer / last layer" if by_depth else
                                    "layer"}, "showgrid": False},
                   yaxis={"title": {"text": theme.wrapped(column.title, 34)}})
     names, code = coded(rows["model"])
+    found = {name: rows[name].to_numpy() for name in rows.column_names if name != "model"}
     for model in models:
         if model.name in names:
-            own = np.flatnonzero((code == names.index(model.name))
-                                 & np.isfinite(rows["mean"].to_numpy()))
-            figure["data"] += _trend(rows.take(own), model, column, BANDS[band], by_depth)
+            own = np.flatnonzero((code == names.index(model.name)) & np.isfinite(found["mean"]))
+            figure["data"] += _trend({name: values[own] for name, values in found.items()}, model,
+                                     column, BANDS[band], by_depth)
     if chosen is not None:
         figure["data"] += _dots(chosen, models, column, by_depth)
     return figure
 
 
-def _trend(rows: pa.Table, model: Model, column: Column, band: tuple[str, str], by_depth: bool
-           ) -> list[dict]:
-    found = {name: rows[name].to_numpy() for name in rows.column_names if name != "model"}
+def _trend(found: Mapping[str, np.ndarray], model: Model, column: Column, band: tuple[str, str],
+           by_depth: bool) -> list[dict]:
     x = found["depth" if by_depth else "layer"].astype(float)
     low, high = (found[name] for name in band)
     colour = theme.model_colour(model.index)
@@ -98,7 +98,7 @@ def against(rows: pa.Table, models: list[Model], axes: tuple[Column, Column], co
             chosen: tuple[HeadKey, ...], marked: dict[str, HeadKey | None]) -> Figure:
     """A dot per head: one measure over another. `marked`: heads with a ring, by name."""
     x, y = axes
-    figure = bare(HEIGHT, dragmode="lasso", margin={"l": 60, "r": 14, "t": 10, "b": 44},
+    figure = bare(HEIGHT, dragmode="lasso", margin=theme.margins(l=60),
                   xaxis={"title": {"text": x.title}}, yaxis={"title": {
                       "text": theme.wrapped(y.title, 34)}}, shapes=_rings(rows, marked))
     if colours.axis:
@@ -107,24 +107,26 @@ def against(rows: pa.Table, models: list[Model], axes: tuple[Column, Column], co
     keys = [list(key) for key in zip(*(rows[c].to_pylist() for c in ("model", "layer", "head")),
                                      strict=True)]
     wanted = {tuple(key) for key in chosen}
+    found = {name: rows[name].to_numpy() for name in ("x", "y", "pattern")}
     for model in models:
         if model.name in names:
             own = np.flatnonzero(code == names.index(model.name))
-            figure["data"].append(_heads(rows.take(own), model, axes, colours.numbers[own],
-                                         colours.axis is not None, [keys[i] for i in own], wanted,
-                                         rows.num_rows > SVG_POINTS))
+            figure["data"].append(_heads(
+                {name: values[own] for name, values in found.items()}, model, axes,
+                colours.numbers[own], colours.axis is not None, [keys[i] for i in own], wanted,
+                rows.num_rows > SVG_POINTS))
     return figure
 
 
-def _heads(rows: pa.Table, model: Model, axes: tuple[Column, Column], shades: np.ndarray,
-           painted: bool, keys: list[list], chosen: set, gl: bool) -> dict:
+def _heads(rows: Mapping[str, np.ndarray], model: Model, axes: tuple[Column, Column],
+           shades: np.ndarray, painted: bool, keys: list[list], chosen: set, gl: bool) -> dict:
     known = painted and np.isfinite(shades).any()
     marker = {"color": numbers(shades), "coloraxis": "coloraxis"} if known else \
         {"color": theme.MUTED if painted else theme.model_colour(model.index)}
     trace = {
         "type": "scattergl" if gl else "scatter", "mode": "markers", "name": plain(model.name),
-        "x": numbers(rows["x"].to_numpy()), "y": numbers(rows["y"].to_numpy()),
-        "customdata": keys, "text": rows["pattern"].to_pylist(), "hoverinfo": "none",
+        "x": numbers(rows["x"]), "y": numbers(rows["y"]),
+        "customdata": keys, "text": rows["pattern"].tolist(), "hoverinfo": "none",
         "marker": {**marker, "symbol": theme.model_symbol(model.index), "size": 8, "opacity": 0.85,
                    "line": {"width": 0.5, "color": theme.PAPER}},
         "selected": {"marker": {"opacity": 1, "size": 10}},
@@ -184,7 +186,7 @@ def matched(rows: pa.Table, pair: tuple[Model, Model], column: Column,
                                f"{column.title}"}, "range": [low, high]} for model in pair]
     equal = {"type": "line", "x0": low, "x1": high, "y0": low, "y1": high, "name": "equal",
              "layer": "below", "line": {"color": theme.FAINT, "width": 1, "dash": "dash"}}
-    figure = bare(HEIGHT, dragmode="lasso", margin={"l": 74, "r": 14, "t": 10, "b": 58},
+    figure = bare(HEIGHT, dragmode="lasso", margin=theme.margins(l=74, b=58),
                   xaxis=axes[0], yaxis=axes[1], shapes=[equal])
     sure = rows["matched"].fill_null(False).to_numpy(zero_copy_only=False).astype(bool)
     for own, says in ((~sure, "no match"), (sure, "matched")):
@@ -235,9 +237,3 @@ def _pairs(rows: pa.Table, pair: tuple[Model, Model], column: Column, says: str,
         trace["selectedpoints"] = [i for i, keys in enumerate(zip(one, other, strict=True))
                                    if any(tuple(key) in chosen for key in keys)]
     return trace
-
-
-def each(column: pa.ChunkedArray, values: Mapping[str, float]) -> np.ndarray:
-    """float64[row]: the value that belongs to each row's name."""
-    names, code = coded(column)
-    return np.array([values[name] for name in names], float)[code]

@@ -97,7 +97,7 @@ def _draw_curves(rows: Rows, state: State, facts: Facts) -> Drawn:
     known = table.filter(table["value"].is_valid())
     having = [m for m in models if m.name in set(known["model"].to_pylist())]
     if not having:
-        return Drawn(theme.empty(EMPTY, theme.wrapped(_no_curves(table, state), 70)), "")
+        return Drawn(theme.empty(EMPTY, theme.wrapped(_no_curves(table, state), 44)), "")
     figure = figures.curves(known, having, column, _beats(rows["areas"].to_pylist()))
     images = _range(known["images"].to_pylist())
     passing = " that pass the filters" if state.selection.images.clauses else ""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dashapp import pairs, pinned, theme
 from dashapp.facts import Facts
 from dashapp.figures import compare as figures
-from dashapp.figures.pattern_map import Paint
-from dashapp.state import SHADES, State
+from dashapp.figures.heads import SIGNED
+from dashapp.figures.pattern_map import Paint, paint
+from dashapp.state import State
 from dashapp.views.base import Drawn, Rows, View, heads_on_show, over_images, shown
 from store import compare_queries as queries
 from store.queries import Ask, Query
@@ -14,9 +15,6 @@ from store.schema import SUMMARISED, measure
 
 EMPTY = 160
 """Pixels of a chart that only says why it is empty."""
-
-SIGNED = {"-1..1", "unbounded"}
-
 
 def _ask_trends(ask: Ask, state: State, facts: Facts) -> dict[str, Query]:
     asked = {"layers": queries.trend(ask, state.compared)}
@@ -71,16 +69,7 @@ def _paint(rows, state: State, facts: Facts) -> Paint:
         column = measure(state.shade)
         return Paint.numbered(rows["shade"].to_numpy().astype(float), column.title,
                               signed=column.range in SIGNED)
-    if state.shade == "layer":
-        last = {m.name: max(1, m.layers - 1) for m in facts.models}
-        return Paint.numbered(rows["layer"].to_numpy() / figures.each(rows["model"], last),
-                              "layer / last layer")
-    if state.shade == "pattern":
-        found = rows["pattern"].to_pylist()
-        counted = sorted({v for v in found if v is not None},
-                         key=lambda v: (v == "mixed", -found.count(v), v))
-        return Paint.named(found, SHADES["pattern"], counted)
-    return Paint.models(rows)
+    return paint(rows, state.shade, shown(state, facts), True, measure(state.up), None, {})
 
 
 def _ask_pinned(ask: Ask, state: State, facts: Facts) -> dict[str, Query]:
@@ -93,7 +82,7 @@ def _ask_pinned(ask: Ask, state: State, facts: Facts) -> dict[str, Query]:
 
 def _draw_pinned(rows: Rows, state: State, facts: Facts) -> Drawn:
     if "measures" not in rows:
-        return Drawn(pinned.nothing(state, facts), "")
+        return Drawn(pinned.nothing(state, facts), "No head is pinned.")
     interval = ("mean ± 1.96 standard errors" if state.selection.images.clauses else
                 "95 % bootstrap interval over images")
     return Drawn(pinned.panel(rows, state, facts),
@@ -139,9 +128,9 @@ def _draw_pairs(rows: Rows, state: State, facts: Facts) -> Drawn:
     listed = rows["pairs"].to_pylist() if "pairs" in rows else []
     why = _no_pairs(rows, state)
     shown_of = min(pairs.MOST, len(listed))
-    said = "" if why else (f"The {shown_of} of {len(listed)} pairs that differ most in "
-                           f"{measure(state.compared).label}. Click: choose both heads.")
-    return Drawn(pairs.panel(listed, state, facts, why), said)
+    said = why or (f"The {shown_of} of {len(listed)} pairs that differ most in "
+                   f"{measure(state.compared).label}. Click: choose both heads.")
+    return Drawn(pairs.panel(listed if not why else [], state, facts), said)
 
 
 TRENDS = View(

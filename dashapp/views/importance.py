@@ -83,7 +83,7 @@ MATRIX = View(
     id="matrix", title="B1  Head importance",
     help="One cell per head: what pruning it costs. Darker is more important.",
     brush="heads", reads=("models", "selection", "importance"),
-    controls=("importance",), ask=_ask_matrix, draw=_draw_matrix)
+    controls=("importance", "choose"), ask=_ask_matrix, draw=_draw_matrix)
 
 LINE = View(
     id="line", title="B1  Head importance, layer by layer",

@@ -9,15 +9,16 @@ import json
 import math
 from collections.abc import Callable
 from decimal import Decimal
-from pathlib import Path
 
 import pyarrow as pa
 
+from store import places
 from store.sandbox import Door
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--store", type=Path, required=True, help="the store's folder")
+    parser.add_argument("--store", type=places.at, required=True,
+                        help="the store's folder or URL")
     parser.add_argument("query", help="one SELECT over the tables that `headatlas schema` lists")
     parser.add_argument("--format", choices=sorted(FORMATS), default="table")
     parser.add_argument("--timeout", type=_seconds, default=300, metavar="SECONDS",

@@ -191,6 +191,13 @@ def test_links_may_be_as_long_as_the_page_makes_them(server) -> None:
     assert status == 414 and b"Traceback" not in said
 
 
+def test_no_callback_is_offered_as_a_tool_whatever_the_environment_says(path, monkeypatch) -> None:
+    monkeypatch.setenv("DASH_MCP_ENABLED", "true")
+    answer = create_app(path, BASE).server.test_client().post(
+        f"{BASE}_mcp", json={"jsonrpc": "2.0", "id": 1, "method": "tools/list"})
+    assert answer.status_code in (404, 405)
+
+
 def test_requests_do_not_name_the_page_they_come_from(server) -> None:
     with closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=WAIT)) as there:
         there.request("GET", BASE)

@@ -16,9 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from store import answers
 from store.answers import SHOWN_BYTES, SHOWN_ROWS
 from store.doors import BusyError, Doors, Tickets
 from store.errors import QueryError, StoreError
+from store.sandbox import Door
 from tests.store.hostile import REFUSED, TOUGH, filled
 from tests.store.test_sandbox import _state
 from tests.synthetic import make_store
@@ -63,11 +65,12 @@ def test_an_answer_to_look_at(doors: Doors) -> None:
     ("NULL", None), ("true", "true"), ("7", 7), ("9007199254740993", "9007199254740993"),
     ("-12345678", -12345678), ("1.23456789::DOUBLE", 1.23457), ("1e-20", 1e-20),
     ("123456789.5::DOUBLE", 123457000), ("'nan'::FLOAT", "nan"), ("'-inf'::DOUBLE", "-inf"),
-    ("1.50::DECIMAL(10, 2)", 1.5), ("'abc'::BLOB", "3 bytes"), ("[1.23456789, NULL]", "[1.23457, null]"),
+    ("1.50::DECIMAL(10, 2)", 1.5), ("'abc'::BLOB", "3 bytes"),
+    ("[1.23456789, NULL]", "[1.23457, null]"),
     ("{'a': 1, 'b': [true]}", '{"a": 1, "b": [true]}'), ("[{'x': 0.5}]", '[{"x": 0.5}]'),
     ("range(100)", "[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, … (100 values)"), ("[]", "[]"),
     ("repeat('y', 500)", "y" * 200 + "… (500 characters)"), ("'<b>'", "<b>"),
-    ("DATE '2026-02-03'", "2026-02-03"), ("DATE '5000000-01-01'", "5000000-01-01"),
+    ("DATE '2026-02-03'", "2026-02-03"),
     ("TIMESTAMP_NS '2026-02-03 04:05:06.123456789'", "2026-02-03 04:05:06.123456789"),
     ("MAP {'k': 1}", '[["k", 1]]'), ("'a'::ENUM('a', 'b')", "a"), ("''", ""),
 ])
@@ -126,10 +129,12 @@ def test_a_file_holds_all_rows_also_none(doors: Doors, form: str) -> None:
 
 
 @pytest.mark.parametrize("form", ["csv", "parquet"])
-def test_a_file_is_bounded(doors: Doors, form: str) -> None:
-    with pytest.raises(QueryError, match="larger than 200 MB"):
-        doors.ask("SELECT md5(a::VARCHAR) || md5((a + 1)::VARCHAR) || repeat(sha256(a::VARCHAR), "
-                  "200) AS x, random() FROM range(100000000) t(a)", form)
+def test_a_file_is_bounded(store: Path, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers, "FILE_BYTES", 1 << 20)
+    monkeypatch.setattr(answers, "GROUP_BYTES", 1 << 20)
+    with (pytest.raises(QueryError, match="larger than 1 MB"),
+          Door(store).reading("SELECT uuid() FROM range(1000000000)") as reading):
+        answers.FORMS[form](reading, io.BytesIO())
 
 
 def test_hostile_statements_change_nothing_from_here_either(store: Path, doors: Doors) -> None:
@@ -154,9 +159,9 @@ def test_what_duckdb_does_not_stop_is_stopped(store: Path) -> None:
         return "let through"
 
     with ThreadPoolExecutor(2) as threads:
-        answers = list(threads.map(said, TOUGH))
-    assert [s for s, answer in zip(TOUGH, answers, strict=True) if answer == "let through"] == []
-    assert all("\n" not in answer and len(answer) < 700 for answer in answers)
+        heard = list(threads.map(said, TOUGH))
+    assert [s for s, answer in zip(TOUGH, heard, strict=True) if answer == "let through"] == []
+    assert all("\n" not in answer and len(answer) < 700 for answer in heard)
     assert _state(store) == before
     assert shown(doors, "SELECT count(*) FROM images")[0]["rows"] == [[8]]
     doors.close()

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
+import subprocess
+import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +21,7 @@ from store.schema import TABLES
 from store.selection import Labels, Selection
 from tests.synthetic import make_store
 
+ROOT = Path(__file__).parents[2]
 fsspec = pytest.importorskip("fsspec", reason="fsspec is not installed")
 
 
@@ -164,7 +168,9 @@ def test_files_outside_the_store_are_not_read(url) -> None:
         store.query(f"SELECT * FROM '{outside}'")
 
 
-COMMANDS = (["info"], ["info", "--verify"], ["similar", "alpha", "0", "1"])
+COMMANDS = (["info"], ["info", "--verify"], ["similar", "alpha", "0", "1"],
+            ["sql", "SELECT model, layer, head, avg(sink) FROM head_strength GROUP BY ALL "
+                    "ORDER BY ALL"])
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
@@ -175,6 +181,23 @@ def test_commands_say_the_same(folder, url, command, capsys) -> None:
         assert headatlas.main(argv) == 0
         said.append(re.sub(r"checksums: .*", "", capsys.readouterr().out).replace(place, "HERE"))
     assert said[0].split() == said[1].split()
+
+
+HOSTILE = ("SELECT * FROM '{other}/secret.csv'", "SELECT * FROM read_csv('{other}/secret.csv')",
+           "COPY images TO '{url}/new.csv'", "WITH x AS (COPY images TO '{url}/a.csv') FROM x",
+           "SELECT * FROM glob('{other}/*')", "SELECT * FROM read_text('file:///etc/passwd')")
+
+
+@pytest.mark.parametrize("statement", HOSTILE)
+def test_the_door_opens_the_stores_own_files_only(memory, statement, capsys) -> None:
+    other = memory.replace("atlas", "other")
+    fsspec.filesystem("memory").pipe_file("/test_remote/other/secret.csv", b"a\n1\n")
+    before = _sums(open_store(memory))
+    assert headatlas.main(["sql", "--store", memory,
+                           statement.format(url=memory, other=other)]) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and len(said.err.splitlines()) == 1
+    assert _sums(open_store(memory)) == before
 
 
 REFUSED = {
@@ -189,7 +212,7 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_no_store_is_one_line(memory, bucket, case, capsys) -> None:
     url, says = REFUSED[case]
-    for argv in (["info"], ["similar", "alpha", "0", "1"], ["serve"]):
+    for argv in (["info"], ["similar", "alpha", "0", "1"], ["serve"], ["sql", "SELECT 1"]):
         assert headatlas.main([argv[0], "--store", url, *argv[1:]]) == 2
         said = capsys.readouterr().err
         assert says in said and len(said.splitlines()) == 1
@@ -217,3 +240,28 @@ def test_precompute_writes_into_folders_only(tmp_path, capsys, monkeypatch) -> N
     said = capsys.readouterr().err
     assert "upload" in said and len(said.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_workers_of_a_server_read_it(bucket) -> None:
+    """The parent looks at the store before it forks; its connections must not go along."""
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "headatlas.py"), "serve", "--store", bucket, "--port", "0",
+         "--workers", "2"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    assert process.stdout is not None
+    url = next(word for word in process.stdout.readline().split() if word.startswith("http://"))
+    try:
+        with urllib.request.urlopen(f"{url}rows/layers.csv?model=alpha", timeout=60) as answer:
+            assert len(answer.read().splitlines()) == 1 + 24
+        with urllib.request.urlopen(f"{url}thumbnail/3", timeout=60) as answer:
+            assert answer.headers["Content-Type"] == "image/webp"
+    finally:
+        process.terminate()
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (0, "", "")
+
+
+def test_a_command_ends_without_a_word_too_many(bucket) -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "headatlas.py"), "sql", "--store", bucket, "--format", "csv",
+         "SELECT count(*) AS n FROM models"], capture_output=True, text=True, cwd=ROOT, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "n\n3\n", "")

@@ -21,6 +21,11 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_store(tmp_path_factory.mktemp("door") / "store", images=8)
 
 
+@pytest.fixture(scope="module")
+def door(store: Path) -> Door:
+    return Door(store)
+
+
 def _state(folder: Path) -> dict[str, str]:
     return {str(f): hashlib.sha256(f.read_bytes()).hexdigest() if f.is_file() else "folder"
             for f in sorted(folder.parent.rglob("*"))}
@@ -46,9 +51,8 @@ def test_hostile_statements_are_refused_or_stopped_and_change_nothing(store: Pat
     assert door.query("SELECT count(*) AS n FROM images")["n"].to_pylist() == [8]
 
 
-def test_no_table_function_but_three_is_let_through(store: Path) -> None:
+def test_no_table_function_but_three_is_let_through(door: Door) -> None:
     """Whatever DuckDB brings along, with any arguments: refused by name, before it is bound."""
-    door = Door(store)
     with duckdb.connect() as all_of_it:
         names = {row[0] for row in all_of_it.execute(
             "SELECT DISTINCT function_name FROM duckdb_functions() "
@@ -61,9 +65,9 @@ def test_no_table_function_but_three_is_let_through(store: Path) -> None:
 
 @pytest.mark.parametrize("name", sorted(REFUSED_FUNCTIONS))
 @pytest.mark.parametrize("call", ["{}()", '"{}"(1)', "main.{}('a', 'b')"])
-def test_functions_that_tell_or_change_are_refused(store: Path, name: str, call: str) -> None:
+def test_functions_that_tell_or_change_are_refused(door: Door, name: str, call: str) -> None:
     with pytest.raises(QueryError, match="not allowed"):
-        Door(store).query("SELECT " + call.format(name.upper() if call[0] == "{" else name))
+        door.query("SELECT " + call.format(name.upper() if call[0] == "{" else name))
 
 
 @pytest.mark.parametrize("statement", [
@@ -82,21 +86,22 @@ def test_functions_that_tell_or_change_are_refused(store: Path, name: str, call:
     "SELECT model, unnest(hop_strength) FROM main.head_strength LIMIT 3",
     "SELECT t.name FROM predictions, unnest(top5) u(t) LIMIT 3", 'FROM "heads" LIMIT 1',
     "SELECT rank() OVER (ORDER BY image) FROM images QUALIFY rank() OVER (ORDER BY image) < 3",
-    "SELECT 'COPY x TO y; DROP TABLE z' AS harmless -- COPY", "WITH images AS (SELECT 1) FROM images",
+    "SELECT 'COPY x TO y; DROP TABLE z' AS harmless -- COPY",
+    "WITH images AS (SELECT 1) FROM images",
 ])
-def test_plain_questions_are_answered(store: Path, statement: str) -> None:
-    assert Door(store).query(statement).num_rows > 0
+def test_plain_questions_are_answered(door: Door, statement: str) -> None:
+    assert door.query(statement).num_rows > 0
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_every_table_of_the_schema_is_open(store: Path, name: str) -> None:
-    found = Door(store).query(f"FROM {name}", max_rows=1)
+def test_every_table_of_the_schema_is_open(door: Door, name: str) -> None:
+    found = door.query(f"FROM {name}", max_rows=1)
     assert found.column_names == [c.name for c in TABLES[name].columns]
 
 
-def test_rows_can_be_bounded(store: Path) -> None:
-    assert Door(store).query("SELECT * FROM head_scores -- all", max_rows=5).num_rows == 5
-    assert Door(store).query("DESCRIBE images;", max_rows=2).num_rows == 2
+def test_rows_can_be_bounded(door: Door) -> None:
+    assert door.query("SELECT * FROM head_scores -- all", max_rows=5).num_rows == 5
+    assert door.query("DESCRIBE images;", max_rows=2).num_rows == 2
 
 
 @pytest.mark.parametrize(("statement", "said"), [
@@ -108,9 +113,9 @@ def test_rows_can_be_bounded(store: Path) -> None:
     ("SELECT floo(1)", "Did you mean \"floor\""),
     ("SELECT " + "abs(" * 400 + "1" + ")" * 400, "nested too deeply"),
 ])
-def test_an_error_says_what_and_where(store: Path, statement: str, said: str) -> None:
+def test_an_error_says_what_and_where(door: Door, statement: str, said: str) -> None:
     with pytest.raises(QueryError, match=said):
-        Door(store).query(statement)
+        door.query(statement)
 
 
 def test_the_door_follows_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
