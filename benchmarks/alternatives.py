@@ -179,7 +179,7 @@ def _over_one_file(store: Path, file: Path) -> Sql:
     connection.read_parquet(str(file)).create_view("rows")
     connection.read_parquet([str(f) for f in files_of(store, "predictions")]
                             ).create_view("predictions")
-    return Sql(lambda sql, params: connection.execute(sql, params).to_arrow_table(),
+    return Sql(lambda sql, params: connection.sql(sql, params=params).to_arrow_table(),
                _questions("rows", "rows", "rows"))
 
 

@@ -129,17 +129,25 @@ def test_the_alternatives_count_what_ours_counts(path, store):
             for r in ours.to_pylist()} == theirs
 
 
-def test_the_whole_benchmark_runs(path, tmp_path, capsys, monkeypatch):
-    mine = shutil.copytree(path, tmp_path / "scale")
-    few = ROUND[3:7]
+def test_every_figure_is_printed(path, capsys, monkeypatch):
+    few = ROUND[3:5]
     monkeypatch.setattr(serving, "ROUND", few)
-    serving.main(["--store", str(mine), "--rounds", "1"])
+    monkeypatch.setattr(serving, "HTTP_ROUNDS", 1)
+    monkeypatch.setattr(serving, "alternatives", lambda store, pandas: "ratios")
+    serving.main(["--store", str(path), "--rounds", "1"])
     said = capsys.readouterr().out
-    assert "SOME VIEWS FAILED" not in said and "failed:" not in said
-    for name, _ in few:
-        assert name in said
-    for figure in ("first page", "memory of the serving process", "DuckDB, one unsorted file"):
+    assert "SOME VIEWS FAILED" not in said
+    for figure in (*(name for name, _ in few), "first page", "memory of the serving", "ratios"):
         assert figure in said
+
+
+def test_every_way_is_compared_with_ours(path, tmp_path):
+    mine = shutil.copytree(path, tmp_path / "scale")
+    found = alternatives.compare(mine, 1)
+    assert [one.way for one in found][:3] == [
+        "ours", "DuckDB, one unsorted file", "DuckDB, the store's rows"]
+    assert all(one.means > 0 and one.everything > 0 for one in found)
+    assert (tmp_path / "scale-unsorted.parquet").exists()
 
 
 def test_sizes_are_read_from_the_command_line():

@@ -18,8 +18,12 @@ FORMS = {"csv": "CSV", "parquet": "Parquet"}
 """The files that an answer can be downloaded as."""
 
 _FEW_ROWS = 14
-_THEME = ("themeBalham.withParams({fontFamily: 'inherit', fontSize: 12.5, accentColor: '#14507a', "
-          "headerBackgroundColor: '#f4f6f8', borderColor: '#dfe4e9', wrapperBorderRadius: 5})")
+_THEME = ("themeBalham.withParams({fontFamily: 'inherit', fontSize: 12.5, wrapperBorderRadius: 5, "
+          "accentColor: 'var(--accent)', headerBackgroundColor: 'var(--soft)', "
+          "borderColor: 'var(--line)', backgroundColor: 'var(--paper)', "
+          "foregroundColor: 'var(--ink)', headerTextColor: 'var(--ink)', "
+          "oddRowBackgroundColor: 'var(--paper)', browserColorScheme: 'inherit'})")
+"""The page's own colours, light or dark (assets/theme.css)."""
 
 
 def page() -> list:
@@ -33,7 +37,7 @@ def _editor() -> list:
         html.Div([html.H2("SQL"),
                   html.Span("One query over this store, read-only. The filters above do not apply "
                             "here.", className="hint")], className="pane-head"),
-        dcc.Textarea(id="console-sql", rows=9, spellCheck="false", className="console-sql",
+        dcc.Textarea(id="console-sql", rows=9, spellCheck=False, className="console-sql",
                      placeholder="SELECT ... FROM heads\n\nWrite a query, or pick an example.",
                      title="The query. Ctrl+Enter runs it; Tab indents; Escape, then Tab leaves."),
         html.Div([
@@ -51,7 +55,8 @@ def _editor() -> list:
 
 def _answer() -> list:
     return [dcc.Loading(html.Div(nothing_yet(), id="console-answer"), type="dot", delay_show=300,
-                        color="#14507a", overlay_style={"visibility": "visible", "opacity": .45}),
+                        color="var(--accent)",
+                        overlay_style={"visibility": "visible", "opacity": .45}),
             html.Iframe(name="console-file", hidden=True, title="downloads")]
 
 

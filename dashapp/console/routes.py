@@ -22,7 +22,7 @@ def routes(app: Dash, doors: Doors) -> None:
             abort(404)
         if request.headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none"):
             return _said("this form is not for other sites", 403)
-        request.max_form_memory_size = 12 * MOST_CHARACTERS  # a letter takes up to 12 bytes
+        request.max_content_length = 13 * MOST_CHARACTERS  # a character takes up to 12 bytes
         sql = request.form.get("sql", "")
         if not sql.strip():
             return _said("there is no query: write one, or pick an example", 400)
