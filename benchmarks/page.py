@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import http.client
 import json
+import re
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ from typing import Any, Protocol
 UPDATE = "/_dash-update-component"
 FAILED = b"Something went wrong"
 """What a page says where a view failed; it answers all the same."""
+
+_HELD = re.compile(r"\\u0001(?:keep|held) ([0-9a-f]{16})")
+MOST_HELD = 60
 
 Property = tuple[str, str]
 """The id of an element, as text, and the name of one of its properties."""
@@ -206,7 +210,16 @@ class Page:
         for element, prop in changed:
             self.values[element, prop] = response[element][prop]
             self._learn(response[element][prop])
+            if element.startswith("plot-data-"):
+                self._hold(element.removeprefix("plot-data-"), response[element][prop])
         return changed
+
+    def _hold(self, view: str, figure: object) -> None:
+        """What `assets/held.js` says afterwards: the texts of this figure that the page holds."""
+        names = _HELD.findall(json.dumps(figure))
+        held = [name for name in self.values.get((f"held-{view}", "data")) or []
+                if name not in names]
+        self.values[f"held-{view}", "data"] = (held + names)[-MOST_HELD:]
 
     def _learn(self, tree: Any) -> None:
         """The properties of every element in a tree that has an id."""

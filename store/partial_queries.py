@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from store.queries import Ask, Query
+from store import quick_partial
+from store.query import Ask, Query
 from store.schema import MODES, RANKED, TABLES
 from store.selection import HeadKey, Heads, Predicate, Selection
 
-TABLE = TABLES["partial_pruning"]
+TABLE = quick_partial.TABLE
 QUANTITIES = ("probability", "js_divergence", "embedding_l2")
 """The columns of `partial_pruning` that are compared between modes."""
 
@@ -37,7 +38,8 @@ FROM (SELECT model, layer, head, mode, {kept.expression} AS kept,
              CASE WHEN isfinite({column}::DOUBLE) THEN {column}::DOUBLE END AS v
       FROM {TABLE.name} {of.where})
 GROUP BY model, layer, head, mode ORDER BY model, layer, head, mode""".strip(),
-                 of.and_(kept).params)
+                 of.and_(kept).params,
+                 quick=lambda _: quick_partial.by_mode(ask, quantity, heads, focus))
 
 
 def predictions(ask: Ask, mode: str, heads: Sequence[HeadKey], focus: int | None) -> Query:
@@ -66,7 +68,8 @@ SELECT model, layer, head, mode, one.class AS class, any_value(one.name) AS name
 FROM listed GROUP BY model, layer, head, mode, one.class
 QUALIFY row_number() OVER (
   PARTITION BY model, layer, head, mode ORDER BY probability DESC, class) <= {TOP}
-ORDER BY model, layer, head, mode, probability DESC, class""".strip(), kept.params)
+ORDER BY model, layer, head, mode, probability DESC, class""".strip(), kept.params,
+                 quick=lambda _: quick_partial.predictions(ask, mode, heads, focus, TOP))
 
 
 def leaders(ask: Ask, importance: str, most: int) -> Query:

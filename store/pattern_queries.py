@@ -99,7 +99,7 @@ SELECT b[1] AS x0, b[2] AS x1, b[3] AS y0, b[4] AS y1, i, j, count(*) AS everyth
        count(*) FILTER (kept) AS kept
 FROM cells, bounds GROUP BY ALL ORDER BY i, j""".strip(),
                  {**among.and_(passes, images).params, "most": most},
-                 quick=lambda: _cloud(ask, kind, space, most))
+                 quick=lambda store: _cloud(ask, kind, space, most))
 
 
 def _cell(value: str, low: str, high: str) -> str:
@@ -135,8 +135,8 @@ SELECT model, image, layer, head, {x} AS x, {y} AS y FROM head_patterns, (
 ORDER BY model, image, layer, head LIMIT $most""".strip()
     params = {**among.params, "most": most}
     return Query(f"SELECT *, {passes.expression} AS kept FROM (\n{some})",
-                 {**params, **passes.params}, quick=lambda: _marked(
-                     ask, ask.store.kept(some, params)))
+                 {**params, **passes.params}, quick=lambda store: _marked(
+                     ask, store.kept(some, params)))
 
 
 def _marked(ask: Ask, rows: pa.Table) -> pa.Table:
@@ -213,12 +213,22 @@ def image_size(image: int) -> Query:
 def attention(head: HeadKey, image: int) -> Query:
     """A row per pair of tokens that see each other: query, key, weight. One row of the store is
     read: the head's matrix on that image."""
+    params = {**_key(head), "image": image}
+
+    def quick(store: Store) -> pa.Table:
+        return store.query(_attention(store.part("attention", head[0]),
+                                      store.part("layers", head[0])), params)
+
+    return Query(_attention("attention", "layers"), params, _links, quick)
+
+
+def _attention(attention: str, layers: str) -> str:
     geometry = ", ".join(f"l.{c}" for c in _GEOMETRY)
-    return Query(f"""
+    return f"""
 SELECT a.*, {geometry}
-FROM (SELECT * FROM attention WHERE {_HEAD} AND image = $image) a
-JOIN (SELECT * FROM layers WHERE model = $model AND layer = $layer) l
-USING (model, layer)""".strip(), {**_key(head), "image": image}, _links)
+FROM (SELECT * FROM {attention} WHERE {_HEAD} AND image = $image) a
+JOIN (SELECT * FROM {layers} WHERE model = $model AND layer = $layer) l
+USING (model, layer)""".strip()
 
 
 _GEOMETRY = [c.name for c in TABLES["layers"].columns if c.name not in ("model", "layer")]

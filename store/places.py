@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import time
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -97,6 +98,27 @@ def files_of(path: AnyPlace, table: str, model: str | None = None) -> list[AnyPl
     if model is not None:
         shape = shape.replace("models/*/", f"models/{slug(model)}/")
     return sorted(path.glob(shape))
+
+
+SETTLED = 1.0
+"""Seconds after which a folder's time says that it has not changed since: clocks of file systems
+tick slowly."""
+
+
+def folders(path: Place) -> dict[str, int] | None:
+    """When each folder of a store that files come into was last changed; None where that is not
+    known, or too recent to tell the next change from the last. Every file of a store comes by a
+    rename, so that its folder's time tells."""
+    if not isinstance(path, Path):
+        return None
+    try:
+        found = {str(folder): folder.stat().st_mtime_ns
+                 for shape in ("images", "patterns", "models", "models/*/", "models/*/*/")
+                 for folder in path.glob(shape) if folder.is_dir()}
+    except OSError:
+        return None
+    newest = max(found.values(), default=0)
+    return found if time.time_ns() - newest > SETTLED * 1e9 else None
 
 
 def model_folder(path: AnyPlace, model: str) -> AnyPlace:

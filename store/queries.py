@@ -13,6 +13,7 @@ import pyarrow as pa
 from store import quick
 from store.query import MODELS as _MODELS
 from store.query import Ask, Query, inside
+from store.reader import Store
 from store.schema import IMPORTANCE, TABLES, measure
 from store.selection import HeadKey, Heads, Predicate, Scope
 
@@ -22,9 +23,10 @@ BINS = 36
 _HEAD = ("model", "layer", "head")
 
 
-def _quickly(answer: Callable[..., pa.Table], *about: object) -> Callable[[], pa.Table | None]:
+def quickly(answer: Callable[..., pa.Table], *about: object
+            ) -> Callable[[Store], pa.Table | None]:
     """The answer from dense arrays; None where the store has none."""
-    def tried() -> pa.Table | None:
+    def tried(_: Store) -> pa.Table | None:
         try:
             return answer(*about)
         except quick.NoSeriesError:
@@ -46,7 +48,7 @@ def image_counts(ask: Ask) -> Query:
     """How many images pass, and how many there are."""
     kept = ask.images
     return Query("SELECT count(*) AS images, (SELECT count(*) FROM images "
-                 f"{kept.where}) AS kept FROM images", kept.params, quick=lambda: pa.table(
+                 f"{kept.where}) AS kept FROM images", kept.params, quick=lambda _: pa.table(
                      {"images": [ask.count], "kept": [int(ask.passing.sum())]}))
 
 
@@ -72,7 +74,7 @@ WITH votes AS (
 SELECT p.model, p.image, p.x, p.y, i.path, i.label, p.predicted, p.correct, p.probability, agreement
 FROM predictions p JOIN images i USING (image) LEFT JOIN agreement USING (image)
 WHERE p.{_MODELS} ORDER BY p.model, p.image""".strip()
-    answer = _quickly(_overview, ask, images, importance)
+    answer = quickly(_overview, ask, images, importance)
     if importance is None:
         return Query(f"SELECT *, {ask.images.expression} AS kept FROM (\n{images})\n"
                      "ORDER BY model, image", ask.models_only.and_(ask.images).params, quick=answer)
@@ -129,7 +131,7 @@ SELECT model, layer, head, avg(v) AS value,
        avg(v) + 1.96 * stddev_samp(v) / sqrt(count(v)) AS high, count(v) AS images
 FROM (SELECT model, layer, head, {_number(name)} AS v FROM {table_of(name)} {kept.where})
 GROUP BY model, layer, head ORDER BY model, layer, head""".strip(), kept.params,
-                 quick=_quickly(quick.head_values, ask, name))
+                 quick=quickly(quick.head_values, ask, name))
 
 
 def baselines(ask: Ask) -> Query:
@@ -137,7 +139,7 @@ def baselines(ask: Ask) -> Query:
     kept = ask.models_only.and_(ask.images)
     return Query("SELECT model, avg(probability::DOUBLE) AS probability, count(*) AS images FROM "
                  f"predictions {kept.where} GROUP BY model ORDER BY model", kept.params,
-                 quick=_quickly(quick.baselines, ask))
+                 quick=quickly(quick.baselines, ask))
 
 
 def profiles(ask: Ask, heads: Sequence[HeadKey], focus: int | None) -> Query:
@@ -163,7 +165,7 @@ SELECT model, layer, head, hop, avg(v) FILTER (kept) AS mean,
        quantile_cont(v, 0.25) FILTER (kept) AS low, quantile_cont(v, 0.75) FILTER (kept) AS high,
        avg(v) FILTER (image = $focus) AS focus, count(v) FILTER (kept) AS n
 FROM one GROUP BY model, layer, head, hop ORDER BY model, layer, head, hop""".strip(), params,
-                 quick=_quickly(quick.profiles, ask, tuple(heads), focus))
+                 quick=quickly(quick.profiles, ask, tuple(heads), focus))
 
 
 def histogram(ask: Ask, name: str, heads: Sequence[HeadKey], bins: int = BINS) -> Query:
@@ -185,7 +187,7 @@ SELECT model, layer, head, lo, hi,
        count(*) AS everything, count(*) FILTER (kept) AS kept
 FROM one, span WHERE v IS NOT NULL GROUP BY ALL ORDER BY model, layer, head, bin""".strip(),
                  {**among.and_(ask.images).params, "bins": bins},
-                 quick=_quickly(quick.histogram, ask, name, tuple(heads), bins))
+                 quick=quickly(quick.histogram, ask, name, tuple(heads), bins))
 
 
 def at_image(ask: Ask, name: str, heads: Sequence[HeadKey], image: int) -> Query:
@@ -194,7 +196,7 @@ def at_image(ask: Ask, name: str, heads: Sequence[HeadKey], image: int) -> Query
     series = "layer, head" if heads else "NULL::SMALLINT AS layer, NULL::SMALLINT AS head"
     return Query(f"SELECT model, {series}, avg({_number(name)}) AS value FROM {table_of(name)} "
                  f"{among.where} GROUP BY ALL ORDER BY ALL", among.params,
-                 quick=_quickly(quick.at_image, ask, name, tuple(heads), image))
+                 quick=quickly(quick.at_image, ask, name, tuple(heads), image))
 
 
 def image_card(ask: Ask, image: int) -> Query:
@@ -218,7 +220,7 @@ SELECT image, any_value(path) AS path, any_value(label) AS label,
 FROM {table_of(importance)} JOIN (SELECT image, path, label FROM images) USING (image)
 {heads.where} GROUP BY image HAVING effect IS NOT NULL
 ORDER BY effect {order}, image LIMIT $count""".strip(), {**heads.params, "count": count},
-                 quick=_quickly(_hardest, ask, importance, count))
+                 quick=quickly(_hardest, ask, importance, count))
 
 
 def _hardest(ask: Ask, importance: str, count: int) -> pa.Table:

@@ -27,7 +27,7 @@ class Query:
     sql: str
     params: Mapping[str, object] = field(default_factory=dict)
     then: Callable[[Store, pa.Table], pa.Table] | None = None
-    quick: Callable[[], pa.Table | None] | None = None
+    quick: Callable[[Store], pa.Table | None] | None = None
 
     def rows(self, store: Store) -> pa.Table:
         key = ("asked", self.sql, pickle.dumps(dict(self.params)))
@@ -35,7 +35,7 @@ class Query:
         return found if self.then is None else self.then(store, found)
 
     def _ask(self, store: Store) -> pa.Table:
-        found = self.quick() if self.quick else None
+        found = self.quick(store) if self.quick else None
         return store.query(self.sql, dict(self.params)) if found is None else found
 
 

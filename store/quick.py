@@ -89,7 +89,7 @@ def profiles(ask: Ask, heads: Sequence[HeadKey], focus: int | None) -> pa.Table:
         if whole is None:
             raise NoSeriesError
         hops = len(whole.values)
-        parts.append({**_keys(model, head, hops), **_spread(whole, passing),
+        parts.append({**_keys(model, head, hops), **_spread(whole, passing, head is None),
                       "hop": np.arange(hops), "focus": np.full(hops, np.nan) if focus is None
                       else whole.values[:, focus]})
     schema = {**_KEY, "hop": BIG, "mean": DOUBLE, "low": DOUBLE, "high": DOUBLE, "focus": DOUBLE,
@@ -104,10 +104,10 @@ def _keys(model: str, head: HeadKey | None, count: int) -> dict[str, np.ndarray]
             "head": np.full(count, number, object)}
 
 
-def _spread(whole: Profile, passing: np.ndarray) -> dict[str, np.ndarray]:
+def _spread(whole: Profile, passing: np.ndarray, again: bool) -> dict[str, np.ndarray]:
     """Mean, quartiles and count at each hop."""
     kept = passing & whole.known
-    low, high = whole.quantiles(passing, (0.25, 0.75))
+    low, high = whole.quantiles(passing, (0.25, 0.75), again)
     mean = whole.values[:, kept].mean(1, dtype=np.float64) if kept.any() else low
     return {"mean": mean, "low": low, "high": high, "n": np.full(len(mean), kept.sum())}
 

@@ -7,9 +7,12 @@ through `store.sandbox`.
 from __future__ import annotations
 
 import pickle
+import re
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 
 import duckdb
 import pyarrow as pa
@@ -34,11 +37,24 @@ def open_store(path: str | Place) -> Store:
     return Store(places.at(path))
 
 
+@dataclass(frozen=True)
+class Bound:
+    """The files behind a table, those that are left out, and the versions of the former."""
+
+    files: list[Place]
+    damaged: list[Place]
+    versions: list[tuple[int, int]]
+
+
+_WORDS = re.compile(r"\w+")
+
+
 class Store:
     """A store as it was when opened; `refresh` looks again. Safe to share between threads.
 
-    `damaged` are files that cannot be read: their rows are left out, everything else is there.
-    With `tables`, only these are bound; with `model`, only what they hold of this model.
+    A table is looked at when it is first asked for: a large store has thousands of files, and a
+    page needs few of them. With `tables`, only these are there; with `model`, only what they hold
+    of this model.
     """
 
     def __init__(self, path: Place, settings: Settings | None = None,
@@ -51,27 +67,50 @@ class Store:
             self._connection.register_filesystem(path.listing.duckdb)
         # footers of files with a row group per head are long, and read once instead of per query
         self._connection.execute("LOAD parquet; SET GLOBAL parquet_metadata_cache = true")
-        self._files: dict[str, list[Place]] = {}
+        self._bound: dict[str, Bound] = {}
         self._looked_at: dict[tuple[Place, int, int], bool] = {}
-        self.damaged: list[Place] = []
+        self._lock = threading.RLock()
+        self._folders = places.folders(path)
         self.memo = Memo()
-        self._versions: set[tuple[Place, int, int]] = set()
-        self.refresh()
 
     def refresh(self) -> bool:
-        """Bind the tables to the files that are there now; True if any came, went or changed."""
-        there = {name: places.files_of(self.path, name, self._model) for name in self._tables}
-        readable = {name: self._readable(name, paths) for name, paths in there.items()}
-        self.damaged = [file for name, paths in there.items()
-                        for file in sorted(set(paths) - set(readable[name]))]
-        versions = {(file, *_version(file)) for paths in readable.values() for file in paths}
-        if versions == self._versions and readable == self._files:
-            return False
-        for name, paths in readable.items():
-            _bind(self._connection, name, paths)
-        self._files, self._versions = readable, versions
-        self.memo.clear()
-        return True
+        """Look again at the tables that were asked for; True if anything in the store changed."""
+        with self._lock:
+            folders = places.folders(self.path)
+            if folders is not None and folders == self._folders:
+                return False
+            changed = folders != self._folders
+            self._folders = folders
+            for name, bound in list(self._bound.items()):
+                found = self._find(name)
+                if found != bound:
+                    self._bind(name, found)
+                    changed = True
+            if changed:
+                self.memo.clear()
+            return changed
+
+    def _need(self, names: Iterable[str]) -> None:
+        """Bind these tables, of those that are not yet."""
+        with self._lock:
+            for name in set(names).intersection(self._tables).difference(self._bound):
+                self._bind(name, self._find(name))
+
+    def _find(self, name: str) -> Bound:
+        there = places.files_of(self.path, name, self._model)
+        readable = self._readable(name, there)
+        return Bound(readable, sorted(set(there) - set(readable)),
+                     [_version(file) for file in readable])
+
+    def _bind(self, name: str, found: Bound) -> None:
+        _bind(self._connection, name, found.files)
+        self._bound[name] = found
+
+    @property
+    def damaged(self) -> list[Place]:
+        """Files that cannot be read: their rows are left out, everything else is there."""
+        self._need(self._tables)
+        return [file for name in self._tables for file in self._bound[name].damaged]
 
     def _readable(self, table: str, files: list[Place]) -> list[Place]:
         """Those of a table's files that are Parquet with its columns; each is looked at once."""
@@ -87,11 +126,19 @@ class Store:
     @property
     def files(self) -> dict[str, list[Place]]:
         """The Parquet files behind each table."""
-        return dict(self._files)
+        self._need(self._tables)
+        return {name: self._bound[name].files for name in self._tables}
+
+    def part(self, table: str, model: str) -> str:
+        """What to select from in place of a table for the rows of one model: its files alone."""
+        self._need([table])
+        folder = f"/models/{places.slug(model)}/"
+        return _source(table, [file for file in self._bound[table].files if folder in str(file)])
 
     def query(self, sql: str, params: Params = ()) -> pa.Table:
         """The rows of one of our own statements, as an Arrow table."""
-        with self.cursor() as cursor:
+        self._need(_WORDS.findall(sql))
+        with self._cursor() as cursor:
             try:
                 return cursor.sql(sql, params=params).to_arrow_table()
             except duckdb.Error as error:
@@ -104,9 +151,14 @@ class Store:
         key = ("sql", sql, pickle.dumps(params))
         return self.memo.keep(key, lambda: self.query(sql, params or {}))
 
+    def cursor(self) -> AbstractContextManager[duckdb.DuckDBPyConnection]:
+        """A cursor of one's own, over all tables: a connection shared by threads returns wrong
+        rows."""
+        self._need(self._tables)
+        return self._cursor()
+
     @contextmanager
-    def cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A cursor of one's own: a connection shared by threads returns wrong rows."""
+    def _cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
         try:
             cursor = self._connection.cursor()
         except duckdb.ConnectionException as error:
@@ -130,19 +182,21 @@ def _version(file: Place) -> tuple[int, int]:
 
 
 def _bind(connection: duckdb.DuckDBPyConnection, name: str, files: list[Place]) -> None:
-    """Make `name` a view of its files, or an empty view of the same columns if there are none."""
+    """Make `name` a view of its files."""
+    try:
+        connection.execute(f"CREATE OR REPLACE VIEW {name} AS FROM {_source(name, files)}")
+    except duckdb.Error as error:
+        raise StoreError(f"table {name} cannot be read: {first_line(error)}") from error
+
+
+def _source(name: str, files: list[Place]) -> str:
+    """The rows of a table in these files; an empty table of the same columns if there are none."""
     if files:
         listed = ", ".join(_literal(unglobbed(file)) for file in files)
         source = f"read_parquet([{listed}], hive_partitioning = false)"
-        select = f"SELECT {_columns(name)} FROM {source}"
-    else:
-        typed = ", ".join(f"NULL::{type_name(c.type)} AS \"{c.name}\""
-                          for c in TABLES[name].columns)
-        select = f"SELECT {typed} LIMIT 0"
-    try:
-        connection.execute(f"CREATE OR REPLACE VIEW {name} AS {select}")
-    except duckdb.Error as error:
-        raise StoreError(f"table {name} cannot be read: {first_line(error)}") from error
+        return f"(SELECT {_columns(name)} FROM {source})"
+    typed = ", ".join(f"NULL::{type_name(c.type)} AS \"{c.name}\"" for c in TABLES[name].columns)
+    return f"(SELECT {typed} LIMIT 0)"
 
 
 def _columns(name: str) -> str:

@@ -124,29 +124,37 @@ class Dense(Rows):
 
 @dataclass(frozen=True)
 class Profile:
-    """Strength at each hop: float32[hop, image], its images in order of it, int32[hop, image], and
-    whether an image has one, bool[image]."""
+    """Strength at each hop: float32[hop, image], and whether an image has one, bool[image]."""
 
     values: np.ndarray
-    order: np.ndarray
     known: np.ndarray
 
     @property
     def nbytes(self) -> int:
-        return self.values.nbytes + self.order.nbytes
+        return 2 * self.values.nbytes
 
-    def quantiles(self, passing: np.ndarray, shares: Sequence[float]) -> np.ndarray:
-        """float64[share, hop] over the images that pass, with linear interpolation."""
+    @cached_property
+    def order(self) -> np.ndarray:
+        """int32[hop, image]: the images in order of each hop's strength."""
+        return np.argsort(self.values, 1).astype(np.int32)
+
+    def quantiles(self, passing: np.ndarray, shares: Sequence[float], again: bool) -> np.ndarray:
+        """float64[share, hop] over the images that pass, with linear interpolation. `again`: will
+        be asked of this profile again, so that it is worth putting in order."""
         passing = passing & self.known
-        found = np.full((len(shares), len(self.values)), np.nan)
-        for hop, (values, order) in enumerate(zip(self.values, self.order, strict=True)):
-            ranked = order[passing[order]]
-            for i, share in enumerate(shares if len(ranked) else ()):
-                place, part = divmod(share * (len(ranked) - 1), 1)
-                low, high = (float(values[ranked[min(int(place) + step, len(ranked) - 1)]])
-                             for step in (0, 1))
-                found[i, hop] = low + part * (high - low)
-        return found
+        if not passing.any():
+            return np.full((len(shares), len(self.values)), np.nan)
+        if not again:
+            return np.quantile(self.values[:, passing], shares, axis=1)
+        ranked = self.order[passing[self.order]].reshape(len(self.values), -1)
+        last = ranked.shape[1] - 1
+        found = []
+        for share in shares:
+            place, part = divmod(share * last, 1)
+            low, high = (np.take_along_axis(self.values, ranked[:, [min(int(place) + step, last)]],
+                                            1)[:, 0].astype(np.float64) for step in (0, 1))
+            found.append(low + part * (high - low))
+        return np.array(found)
 
 
 @dataclass(frozen=True)
@@ -185,13 +193,13 @@ def profile(store: Store, model: str, head: HeadKey | None) -> Profile | None:
 
 def _profile(store: Store, model: str, head: HeadKey | None) -> Profile:
     table, where = ("model_series", "") if head is None else (
-        "head_series", "AND layer = $layer AND head = $head")
+        "head_series", "WHERE layer = $layer AND head = $head")
     params = {} if head is None else {"layer": head[1], "head": head[2]}
-    rows = store.query(f"SELECT images, hops, hop_strength FROM {table} WHERE model = $model "
-                       f"{where}", {"model": model, **params})
+    rows = store.query("SELECT images, hops, hop_strength FROM "
+                       f"{store.part(table, model)} {where}", params)
     shape = (rows["images"][0].as_py(), rows["hops"][0].as_py()) if rows.num_rows == 1 else (0, 0)
     values = np.ascontiguousarray(_flat(rows["hop_strength"]).reshape(shape).T)
-    return Profile(values, np.argsort(values, 1).astype(np.int32), np.isfinite(values).all(0))
+    return Profile(values, np.isfinite(values).all(0))
 
 
 def images(store: Store) -> int:
@@ -208,8 +216,8 @@ def _lists(store: Store, model: str, column: str, empty: float
            ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Layer and head of each row, and the rows' lists as one array; `empty` where there is none."""
     name = TABLES["head_series"].column(column).name
-    rows = store.query(f'SELECT layer, head, images, "{name}" AS list FROM head_series '
-                       "WHERE model = $model", {"model": model})
+    rows = store.query(f'SELECT layer, head, images, "{name}" AS list FROM '
+                       f'{store.part("head_series", model)}')
     layer, head = rows["layer"].to_numpy(), rows["head"].to_numpy()
     shape = len(layer), rows["images"][0].as_py() if rows.num_rows else 0
     flat = _flat(rows["list"])

@@ -119,7 +119,9 @@ def make_rows(path: Path, **tables: list[dict]) -> Store:
     """A store with these rows of these tables and no others; what a row lacks is NULL."""
     writer = StoreWriter(path)
     for name, rows in tables.items():
-        writer.write_file(TABLES[name].files.replace("*", "some"), to_table(name, {
+        model = f"models/{rows[0].get('model', 'some')}"
+        file = TABLES[name].files.replace("models/*", model).replace("*", "some")
+        writer.write_file(file, to_table(name, {
             c.name: [row.get(c.name) for row in rows] for c in TABLES[name].columns}))
     return open_store(path)
 

@@ -147,7 +147,8 @@ def _spaces(shapes: dict) -> pa.Table:
     fitted = [name for name in shapes if name != "gamma"] or list(shapes)
     return _table("pattern_spaces", [
         {"kind": kind, "space_id": "made up", "models": fitted, "patterns": 1000, "latent": LATENT,
-         "epochs": 60, "seed": 0, "bounds": [-12, 12, -12, 12], "pca_bounds": [-2.4, 2.4] * 2, "weights": b"", "versions": "{}"}
+         "epochs": 60, "seed": 0, "bounds": [-12, 12] * 2, "pca_bounds": [-2.4, 2.4] * 2,
+         "weights": b"", "versions": "{}"}
         for kind in KINDS])
 
 

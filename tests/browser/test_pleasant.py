@@ -13,6 +13,7 @@ from tests.browser.conftest import Page
 
 pytestmark = pytest.mark.browser
 
+CALLBACKS = "**/_dash-update-component*"
 DARK = "document.documentElement.dataset.bsTheme"
 
 RATIO = """(selector) => {
@@ -111,7 +112,7 @@ def focused(page) -> str:
 def test_tab_goes_through_the_page_and_shows_where_it_is(page, served):
     page.open(served + "?model=alpha")
     page.tab.keyboard.press("Tab")
-    assert focused(page) == "skip"
+    assert page.tab.evaluate("document.activeElement.className") == "skip"
     places, unseen = [], []
     for _ in range(34):
         page.tab.keyboard.press("Tab")
@@ -240,7 +241,7 @@ def slowly(page) -> None:
     def wait(route) -> None:
         page.tab.wait_for_timeout(900)
         route.continue_()
-    page.tab.route("**/_dash-update-component", wait)
+    page.tab.route(CALLBACKS, wait)
 
 
 def test_a_slow_answer_shows_a_bar_that_goes_when_it_is_there(page, served):
@@ -253,20 +254,20 @@ def test_a_slow_answer_shows_a_bar_that_goes_when_it_is_there(page, served):
     assert "shown" in page.tab.evaluate(
         "getComputedStyle(document.documentElement, '::after').animationName")
     page.tab.wait_for_selector("html:not(.waiting)", timeout=60_000)
-    page.tab.unroute("**/_dash-update-component")
+    page.tab.unroute(CALLBACKS)
     page.settle()
     assert "0.1" in page.tab.inner_text("#chips")
 
 
 def test_a_server_that_goes_away_is_said_and_nothing_is_lost(page, served):
     page.open(served + "?model=alpha")
-    page.tab.route("**/_dash-update-component", lambda route: route.abort("connectionrefused"))
+    page.tab.route(CALLBACKS, lambda route: route.abort("connectionrefused"))
     page.tab.fill("#choose-head", "0.1")
     page.tab.press("#choose-head", "Enter")
     page.tab.wait_for_selector("#away:not([hidden])", timeout=10_000)
     assert "does not answer" in page.tab.inner_text("#away")
     assert page.tab.locator("#chips .chip").count() == 0
-    page.tab.unroute("**/_dash-update-component")
+    page.tab.unroute(CALLBACKS)
     page.tab.wait_for_selector("#away", state="hidden", timeout=30_000)
     page.tab.wait_for_selector("#chips .chip", timeout=60_000)
     page.settle()

@@ -12,8 +12,7 @@ from urllib.parse import parse_qs, urlencode, urlparse
 
 import pytest
 
-from store import queries
-from store.reader import open_store
+from store import open_store
 from tests.browser.conftest import serving
 
 pytestmark = pytest.mark.browser
@@ -28,12 +27,12 @@ def real_store() -> Iterator[tuple[str, str, str]]:
     if not path:
         pytest.skip("no real store: set HEADATLAS_REAL_STORE to one of two or more models, with "
                     "partial pruning of one of them")
-    store = open_store(Path(path))
-    models = [row["model"] for row in queries.model_facts().rows(store).to_pylist()]
-    measured = store.sql("SELECT model FROM partial_pruning GROUP BY model ORDER BY count(*) DESC")
-    (model, *_) = measured["model"].to_pylist()
+    with open_store(path) as store:
+        measured = store.sql("SELECT model FROM partial_pruning GROUP BY model "
+                             "ORDER BY count(*) DESC")["model"].to_pylist()
+        other = next(name for name in store.models if name != measured[0])
     with serving(Path(path)) as url:
-        yield url, model, next(name for name in models if name != model)
+        yield url, measured[0], other
 
 
 @pytest.fixture(params=["synthetic", "real"])

@@ -209,7 +209,7 @@ def test_all_measures_of_two_heads(ask):
 def test_lists_of_all_images_say_the_same_as_rows(store):
     query = queries.measures_of(Ask(store, MODELS, SELECTIONS["label"]), TWO)
     assert query.quick is not None
-    assert query.quick() is not None
+    assert query.quick(store) is not None
     quick, slow = (by_measure(q, store) for q in (query, replace(query, quick=None)))
     assert quick.keys() == slow.keys()
     for key, numbers in quick.items():
