@@ -216,7 +216,7 @@ class Page:
 
     def _hold(self, view: str, figure: object) -> None:
         """What `assets/held.js` says afterwards: the texts of this figure that the page holds."""
-        names = _HELD.findall(json.dumps(figure))
+        names = _HELD.findall(str(figure))
         held = [name for name in self.values.get((f"held-{view}", "data")) or []
                 if name not in names]
         self.values[f"held-{view}", "data"] = (held + names)[-MOST_HELD:]

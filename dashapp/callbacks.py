@@ -16,7 +16,7 @@ from dash.exceptions import PreventUpdate
 from dashapp import gestures, guide, panels, state, theme
 from dashapp.console.callbacks import wire as wire_console
 from dashapp.facts import Live
-from dashapp.held import without_held
+from dashapp.held import packed
 from dashapp.views import VIEWS, View
 from dashapp.views.base import Drawn
 from store import queries
@@ -124,7 +124,8 @@ def _wire_tab(app: Dash, live: Live, tab: str) -> None:
             app.clientside_callback(
                 ClientsideFunction("headatlas", "draw"), Output(f"plot-{view.id}", "figure"),
                 Output(f"held-{view.id}", "data"), Input(f"plot-data-{view.id}", "data"),
-                State(f"plot-{view.id}", "id"), State(f"brush-{view.id}", "data"), prevent_initial_call=True)
+                State(f"plot-{view.id}", "id"), State(f"brush-{view.id}", "data"),
+                prevent_initial_call=True)
 
 
 _AS_IT_IS = Drawn(no_update, no_update)  # type: ignore[arg-type]
@@ -137,7 +138,7 @@ def draw_if_it_can(view: View, store: Store, now: state.State, facts,
     try:
         drawn = draw_view(view, store, now, facts)
         return drawn if view.form != "plot" else \
-            Drawn(without_held(drawn.content, held), drawn.caption)
+            Drawn(packed(drawn.content, held), drawn.caption)
     except Exception as error:
         return Drawn(no_update, said(error))
 
@@ -174,13 +175,16 @@ def _wire_panels(app: Dash, live: Live) -> None:
     @app.callback(
         Output("chips", "children"), Output("counts", "children"),
         Output("focus", "children"), Output("model-key", "children"),
-        Input("state", "data"), prevent_initial_call=True)
-    def draw_panels(data):
+        Output("key-models", "data"), Input("state", "data"), State("key-models", "data"),
+        prevent_initial_call=True)
+    def draw_panels(data, models):
         store, facts = live.now()
         now, _ = state.from_url(data, facts)
         ask = Ask(store, now.models, now.selection)
+        shown = list(now.models)
+        same = shown == models
         return (panels.chips(ask), panels.counts(ask, now, facts), panels.focus(ask, now, facts),
-                panels.model_key(now, facts))
+                no_update if same else panels.model_key(now, facts), no_update if same else shown)
 
     @app.callback([Output(f"about-{name}", "children") for name in guide.EXPLAINED],
                   [Input(name, "value") for name in guide.EXPLAINED], prevent_initial_call=True)

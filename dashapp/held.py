@@ -11,6 +11,8 @@ import hashlib
 from collections.abc import Collection
 from typing import Any
 
+import orjson
+
 from dashapp.chart import Figure
 
 LONG = 1500
@@ -19,6 +21,12 @@ LONG = 1500
 KEEP, HELD = "\x01keep", "\x01held"
 """First words of a text that the page is to keep under the name that follows, and of one that it
 holds under that name. `assets/held.js` reads them."""
+
+
+def packed(figure: Figure, held: Collection[str]) -> str:
+    """The figure as JSON, for a page that holds the texts of these names. Dash would look at every
+    number of it before it does the same."""
+    return orjson.dumps(without_held(figure, held), option=orjson.OPT_SERIALIZE_NUMPY).decode()
 
 
 def without_held(figure: Figure, held: Collection[str]) -> Figure:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 from urllib.parse import parse_qs, urlencode
 
 from dashapp.facts import Facts
@@ -16,7 +17,7 @@ from store import compare_queries
 from store.partial_queries import QUANTITIES
 from store.pattern_tables import KINDS, SPACES
 from store.schema import IMPORTANCE, MODES, OUTCOMES, RANKED, STRENGTH, SUMMARISED
-from store.selection import HeadKey, Heads, Labels, Region, Selection
+from store.selection import Clause, HeadKey, Heads, Labels, Region, Selection
 
 MAX_URL = 60_000
 SHOWN_AT_FIRST = 4
@@ -146,6 +147,21 @@ class State:
             return self.head
         return chosen[-1] if chosen else (self.models[0], 0, 0) if self.models else None
 
+    @property
+    def passes(self) -> tuple[Clause, ...]:
+        """The filters of images."""
+        return self.selection.images.clauses
+
+    @property
+    def chosen(self) -> tuple[HeadKey, ...]:
+        """The chosen heads."""
+        return self.selection.heads
+
+    @property
+    def effect(self) -> tuple[str, tuple[HeadKey, ...]] | None:
+        """What images are coloured by, where that is the effect of heads."""
+        return (self.importance, self.chosen) if self.colour == "effect" else None
+
     def to_url(self, facts: Facts) -> str:
         """`?key=value&...`, without what is the default anyway; empty for the default state."""
         default = defaults(facts)
@@ -195,12 +211,14 @@ def from_url(search: str, facts: Facts) -> tuple[State, list[str]]:
     problems: list[str] = []
     models = _models(values, facts, problems)
     state = defaults(facts, models)
+    choices: dict[str, Any] = {}
     for key, allowed in CHOICES.items():
         wanted = values.get(key, [getattr(state, key)])[0]
         if wanted in allowed:
-            state = replace(state, **{key: wanted})  # type: ignore[arg-type]
+            choices[key] = wanted
         else:
             problems.append(f"{key} {short(wanted)} (one of {', '.join(allowed)})")
+    state = replace(state, **choices)
     selection, unread = Selection.from_url({k: [v for v in vs if v] for k, vs in values.items()
                                             if k != "outcome" or vs[0]})
     problems += unread

@@ -39,7 +39,7 @@ class Picture:
     height: int = HEIGHT
 
 
-TWO = "model=fashion_cls14&model=fashion_cls7&image=317&heads=0.2%40fashion_cls7"
+TWO = "model=fashion_cls14&model=fashion_cls7&image=344&heads=0.2%40fashion_cls7"
 MODE = TWO + "&mode=cls_patches"
 PATCH = TWO + "&query=25"
 SQL = ("SELECT pattern, model, count(*) AS heads, round(avg(probability_drop_mean), 4) AS drop\n"
@@ -51,7 +51,7 @@ PICTURES = {
                         "&heads=0.3%40fashion_cls14&heads=0.1%40fashion_reg7"),
     "patterns": Picture("", ("map", "evidence")),
     "head": Picture(PATCH, ("head", "alike")),
-    "tour-image": Picture("model=fashion_cls14&model=fashion_cls7&image=317",
+    "tour-image": Picture("model=fashion_cls14&model=fashion_cls7&image=344",
                           ("overview", "matrix")),
     "tour-head": Picture(TWO, ("line", "line")),
     "tour-partial": Picture(MODE, ("partial", "predictions")),
@@ -99,7 +99,7 @@ def photograph(url: str, pictures: dict[str, Picture], out: Path) -> None:
 
 def take(page: Page, url: str, picture: Picture) -> bytes:
     page.goto(url)
-    page.wait_for_function(DRAWN, timeout=90_000)
+    page.wait_for_function(DRAWN, timeout=180_000)
     page.wait_for_load_state("networkidle")
     if "tab=sql" in picture.query:
         page.click("#console-run")

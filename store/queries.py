@@ -243,11 +243,10 @@ ORDER BY image = try_cast($text AS INTEGER) DESC NULLS LAST, image LIMIT 1""".st
 
 def undefined_models(rows: pa.Table) -> list[str]:
     """Models of a `head_values` answer whose measure is NULL for every head."""
-    defined: dict[str, bool] = {}
-    for model, value in zip(rows["model"].to_pylist(), rows["value"].to_pylist(), strict=True):
-        known = value is not None and not np.isnan(value)
-        defined[model] = defined.get(model, False) or known
-    return [model for model, known in defined.items() if not known]
+    models = rows["model"].combine_chunks().dictionary_encode()
+    values = rows["value"].to_numpy(zero_copy_only=False).astype(float)
+    known = np.bincount(models.indices.to_numpy(), np.isfinite(values), len(models.dictionary))
+    return [model for model, n in zip(models.dictionary.to_pylist(), known, strict=True) if not n]
 
 
 def _among(ask: Ask, heads: Sequence[HeadKey]) -> Predicate:

@@ -20,7 +20,8 @@
 
   window.headatlasHeld = {
     // The figure with all its texts, and the names of those that are held from now on.
-    whole(figure, id) {
+    whole(sent, id) {
+      const figure = JSON.parse(sent);
       const texts = (kept[id] = kept[id] || new Map());
       const data = figure.data.map((trace) => restored(trace, texts));
       for (const name of [...texts.keys()].slice(0, -MOST)) texts.delete(name);

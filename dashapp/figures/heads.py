@@ -27,9 +27,16 @@ class Values:
 
     def __init__(self, rows: pa.Table) -> None:
         self._rows = by_model(rows)
+        self._grids: dict[tuple[str, str], np.ndarray] = {}
 
     def model(self, model: Model, column: str = "value") -> np.ndarray:
-        """float64[layers, heads]; NaN where undefined."""
+        """float64[layers, heads], not to be changed; NaN where undefined."""
+        key = model.name, column
+        if key not in self._grids:
+            self._grids[key] = self._grid(model, column)
+        return self._grids[key]
+
+    def _grid(self, model: Model, column: str) -> np.ndarray:
         grid = np.full((model.layers, model.heads), math.nan)
         rows = self._rows.get(model.name)
         if rows is not None:

@@ -131,7 +131,7 @@ _ZOOM = ("opened", "focus")
 CARD = View(
     id="head", title="Head and image", brush="", form="panel", controls=(),
     help="The head that D2 to D5 are about: the one chosen last; click another one here.",
-    reads=("models", "selection", "opened", "focus"), ask=_ask_card, draw=_draw_card)
+    reads=("models", "chosen", "opened", "focus", "pin"), ask=_ask_card, draw=_draw_card)
 
 LOOK = View(
     id="look", title="D2  Where it looks", brush="token", controls=("looks",),

@@ -61,5 +61,5 @@ VIEW = View(
     id="overview", title="A  Image overview",
     help="One dot per image and model. A lasso in any of them filters the images of every view.",
     brush="images",
-    reads=("models", "selection", "focus", "colour", "marks", "importance"),
+    reads=("models", "passes", "focus", "colour", "marks", "effect"),
     controls=("colour", "marks"), ask=_ask, draw=_draw)

@@ -153,7 +153,7 @@ MAP = View(
 PROTOTYPES = View(
     id="prototypes", title="D1  Clusters of patterns",
     help="One tile per cluster of heads: what its centre looks like.",
-    brush="", reads=("models", "selection", "kind", "space"), controls=(),
+    brush="", reads=("models", "chosen", "kind", "space"), controls=(),
     ask=_ask_prototypes, draw=_draw_prototypes, form="panel")
 
 EVIDENCE = View(

@@ -76,13 +76,19 @@ def find_the_head_that_hurts(page, model: str) -> str:
 
 
 def the_part_that_matters(page) -> str:
-    """The mode of B2 with the smallest probability, by a click on its bar; what B3 says of it."""
+    """The mode of B2 with the smallest probability, by a click on its little matrix; B3 turns to
+    it."""
     place, low, top = page.plot(
         "partial", "(y => { const low = Math.min(...y.slice(2).filter(v => v !== null));"
                    "return [y.indexOf(low, 2), low, y[0]]; })(Array.from(gd.data[0].y))")
     assert low <= top
     mode = page.plot("partial", f"gd.data[0].meta.modes[{place}]")
-    page.click("partial", place, low / 2)
+    page.pixel("partial", place, low)  # scrolls there
+    page.tab.mouse.click(*page.plot(
+        "partial", "(({ left, top }, { xaxis, yaxis2 }) => [left + xaxis._offset + "
+                   f"xaxis.d2p({place}), top + yaxis2._offset + yaxis2.d2p(0)])"
+                   "(gd.getBoundingClientRect(), gd._fullLayout)"))
+    page.settle()
     assert asked(page)["mode"] == [mode]
     assert page.tab.input_value("#mode") == mode
     lists = page.tab.locator(".view-predictions .lists > .top5")
