@@ -29,15 +29,22 @@ LACKING = {"partial": "*/partial", "attention": "*/attention", "curves": "*/curv
 WORDS = re.compile(r'"(?:children|text|label)": "([^"]{12,})"')
 
 
-def said(drawn) -> str:
+def said(view, drawn) -> str:
     """The sentences in what a view shows, and its caption."""
-    content = json.dumps(drawn.content, cls=PlotlyJSONEncoder)
-    whole = [content] if isinstance(drawn.content, str) else WORDS.findall(content)
+    whole = [drawn.content] if view.form == "panel" and isinstance(drawn.content, str) else \
+        WORDS.findall(json.dumps(content(view, drawn), cls=PlotlyJSONEncoder))
     return " ".join([*whole, drawn.caption]).replace("<br>", " ")
 
 
+def content(view, drawn):
+    """What a view shows, read where it travels as JSON."""
+    return json.loads(drawn.content) if view.form == "plot" and isinstance(drawn.content, str) \
+        else drawn.content
+
+
 def has_data(view, drawn) -> bool:
-    return bool(drawn.content["data"]) if view.form == "plot" else "title" in str(drawn.content)
+    shown = content(view, drawn)
+    return bool(shown["data"]) if view.form == "plot" else "title" in str(shown)
 
 
 def look_at(store: Store, search: str) -> dict[str, str]:
@@ -47,7 +54,7 @@ def look_at(store: Store, search: str) -> dict[str, str]:
     mute = {}
     for view in VIEWS:
         drawn = draw_if_it_can(view, store, state, facts)
-        words = said(drawn)
+        words = said(view, drawn)
         assert "Something went wrong" not in words, view.id
         if not has_data(view, drawn):
             mute[view.id] = words
