@@ -113,7 +113,8 @@ def _kept_by_the_browser(content: bytes | None, mimetype: str) -> Response:
 
 
 def _csv(live: Live, view_id: str, part: str | None) -> Response:
-    """The rows of one of a view's queries, for the state in the request's query string."""
+    """The rows of one of a view's queries (of the first, without `part`), for the state in the
+    request's query string; none where the view has nothing to ask in that state."""
     view = next((v for v in VIEWS if v.id == view_id), None)
     if view is None:
         abort(404)
@@ -121,10 +122,11 @@ def _csv(live: Live, view_id: str, part: str | None) -> Response:
     now, _ = state.from_url(request.query_string.decode("utf-8", "replace"), facts)
     asked = view.ask(Ask(store, now.models, now.selection), now, facts)
     query = asked.get(part) if part else next(iter(asked.values()), None)
-    if query is None:
+    if query is None and part is not None:
         abort(404)
     buffer = io.BytesIO()
-    pyarrow.csv.write_csv(query.rows(store), buffer)
+    if query is not None:
+        pyarrow.csv.write_csv(query.rows(store), buffer)
     name = f"headatlas-{view_id}{'-' + part if part else ''}.csv".replace(" ", "-")
     return Response(buffer.getvalue(), mimetype="text/csv", headers={
         "Content-Disposition": f'attachment; filename="{name}"'})

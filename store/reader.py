@@ -50,11 +50,11 @@ _WORDS = re.compile(r"\w+")
 
 
 class Store:
-    """A store as it was when opened; `refresh` looks again. Safe to share between threads.
+    """A store, each table as it was when it was first asked for; `refresh` looks again. Safe to
+    share between threads.
 
-    A table is looked at when it is first asked for: a large store has thousands of files, and a
-    page needs few of them. With `tables`, only these are there; with `model`, only what they hold
-    of this model.
+    A large store has thousands of files, and a page needs few of them. With `tables`, only these
+    are there; with `model`, only what they hold of this model.
     """
 
     def __init__(self, path: Place, settings: Settings | None = None,

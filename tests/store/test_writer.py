@@ -81,6 +81,7 @@ def test_what_the_dead_left_is_swept_and_the_living_are_not(tmp_path: Path) -> N
 def test_a_view_sees_what_was_added_after_refresh(tmp_path: Path) -> None:
     writer = StoreWriter(tmp_path / "s")
     store = open_store(tmp_path / "s")
+    assert store.query("FROM head_scores").num_rows == 0
     writer.write_unit(UNIT, _scores(1))
     assert store.query("FROM head_scores").num_rows == 0
     assert store.refresh()
