@@ -117,7 +117,8 @@ def _lists(values: np.ndarray) -> pa.Array:
     """[head, ...] as a list for each head."""
     flat = values.reshape(len(values), -1)
     offsets = np.arange(len(flat) + 1, dtype=np.int32) * flat.shape[1]
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat.ravel()))
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(
+        flat.ravel(), from_pandas=True))
 
 
 def _measures(store: Store, table: str, names: list[str], layer: int, heads: int, count: int,

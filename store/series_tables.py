@@ -26,8 +26,8 @@ CELL_COLUMNS = {(kind, space): f"{kind}_{space}_cells"
 
 HEAD_SERIES = Table(
     "head_series", "one row per model, layer and head: its measures over all images, each in one "
-    "list, [i] of image i, NaN where undefined (zero ablation where one is named); written where a "
-    f"store has no more than {MOST_IMAGES:,} images", "models/*/head_series.parquet",
+    "list, [i] of image i, NULL where undefined (zero ablation where one is named); written where "
+    f"a store has no more than {MOST_IMAGES:,} images", "models/*/head_series.parquet",
     ("model", "layer", "head"), (
         MODEL, LAYER, HEAD,
         Column("images", INT, "how many images the lists are over"),

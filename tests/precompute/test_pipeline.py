@@ -77,7 +77,8 @@ def test_every_grain_is_there_once(world: Path) -> None:
         "head_pairs": sum(len(choose_pairs(store, m)) for m in orders),
         "pattern_inputs": 2 * 9 * 36, "attention": 2 * SOME["attention"] * 36,
         "pattern_spaces": len(canon.KINDS), "head_patterns": 2 * 9 * 36 * len(canon.KINDS),
-        "head_places": 2 * 36 * len(canon.KINDS), "head_matches": 2 * 36}
+        "head_places": 2 * 36 * len(canon.KINDS), "head_matches": 2 * 36,
+        "head_series": 2 * 36, "model_series": 2}
     assert all(found[name] for name in COUNTED_ELSEWHERE)
     assert store.query("SELECT path FROM images ORDER BY image")["path"].to_pylist() == sorted(
         ["000.jpg", "001.jpg", "002.jpg", "004.jpg", "005.jpg", "006.jpg", "008.jpg",
@@ -291,7 +292,8 @@ def test_killed_at_any_moment_it_completes_to_the_same_rows(world: Path, tmp_pat
                  for store in (killed, killed, whole)]  # two on one store, at the same time
     assert [process.wait() for process in finishing] == [0, 0, 0]
     assert differing(killed, whole) == []
-    assert sorted(f.name for f in (killed / "tmp").iterdir()) == ["lock", "matches", "patterns"]
+    assert sorted(f.name for f in (killed / "tmp").iterdir()) == [
+        "lock", "matches", "patterns", "series"]
 
 
 def test_a_full_disk_is_one_clear_line_and_can_be_resumed(world: Path, tmp_path: Path) -> None:

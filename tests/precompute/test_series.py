@@ -39,9 +39,10 @@ def test_a_list_holds_the_measure_of_every_image(path, row, column):
         "head_strength", "")
     expected = per_image(path, table, f"{column.name}::DOUBLE", also)
     assert len(expected) == row["images"] == 12
+    assert [v is None for v in row[column.name]] == [v is None for v in expected]
     np.testing.assert_array_equal(
-        np.array(row[column.name], np.float32),
-        np.array([np.nan if v is None else v for v in expected], np.float32))
+        *(np.array([np.nan if v is None else v for v in values], np.float32)
+          for values in (row[column.name], expected)))
 
 
 def test_the_profiles_are_one_after_the_other(path, row):
