@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 
 from store import places, sums
 from store.commands.sql import as_table
+from store.errors import StoreError
 from store.reader import Store, open_store
 from store.schema import TABLES
 
@@ -31,10 +34,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     store = open_store(args.store)
     print(f"{args.store}\n")
-    for text in (_models(store), _missing(store), _damaged(store, args.verify), _images(store),
-                 _tables(store), _provenance(store)):
-        if text:
+    for section in (_models, _missing, partial(_damaged, verify=args.verify), _images, _tables,
+                    _provenance):
+        if text := _said(section, store):
             print(text + "\n")
+
+
+def _said(section: Callable[[Store], str], store: Store) -> str:
+    """A section's text; where a damaged file keeps it from being read, why, and the others say
+    what they can."""
+    try:
+        return section(store)
+    except (StoreError, ValueError) as error:
+        return f"not shown: {error}"
 
 
 def _models(store: Store) -> str:

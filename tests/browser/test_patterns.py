@@ -129,7 +129,7 @@ def test_heads_and_images_are_turned_to_by_keyboard(page, served):
     page.tab.keyboard.press("Enter")
     page.settle()
     assert page.tab.inner_text(".turn.now").strip().endswith("0.1")
-    page.tab.focus(".strip button >> nth=2")
+    page.tab.focus(".view-head .strip button >> nth=2")
     page.tab.keyboard.press("Enter")
     page.settle()
     assert query(page)["image"] == ["2"]
@@ -141,7 +141,7 @@ def test_heads_and_images_are_turned_to_by_keyboard(page, served):
 def test_an_image_that_is_not_kept_is_said_and_others_are_offered(page, served):
     page.open(served + "?image=30&model=alpha")
     assert "image 30 is not kept" in page.tab.inner_text("#caption-head")
-    page.tab.click(".strip button >> nth=0")
+    page.tab.click(".view-head .strip button >> nth=0")
     page.settle()
     assert page.plot("attention", "gd.data[0].type") == "heatmap"
 
