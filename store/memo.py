@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Any, Protocol, TypeVar
 
-MOST_BYTES = 280 << 20
+MOST_BYTES = 220 << 20
 
 
 class Sized(Protocol):
