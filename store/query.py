@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
+from store import series
 from store.polygon import contains
 from store.reader import Store
 from store.selection import Predicate, Region, Scope, Selection
@@ -63,8 +64,7 @@ class Ask:
     @property
     def count(self) -> int:
         """How many images the store has."""
-        (row,) = self.store.kept("SELECT count(*) AS n FROM images").to_pylist()
-        return row["n"]
+        return series.images(self.store)
 
     @property
     def passing(self) -> np.ndarray:

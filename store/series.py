@@ -30,10 +30,19 @@ BLOCK = 16
 
 @dataclass(frozen=True)
 class Rows:
-    """A row a head. `layer`, `head`: int[row]."""
+    """A row a head, a column an image. `layer`, `head`: int[row]; `values`: [row, image]."""
 
     layer: np.ndarray
     head: np.ndarray
+    values: np.ndarray
+
+    @property
+    def nbytes(self) -> int:
+        return self.values.nbytes
+
+    @property
+    def images(self) -> int:
+        return self.values.shape[1]
 
     def rows_of(self, heads: Sequence[HeadKey]) -> np.ndarray:
         """int[head]: the rows of these heads, in their order, whatever their model."""
@@ -60,11 +69,10 @@ class Sums:
 class Dense(Rows):
     """One measure of one model, a row a head.
 
-    `values`: float32[row, image], NaN where undefined. `centre`: float32[row], the mean over all
+    `values`: float32, NaN where undefined. `centre`: float32[row], the mean over all
     images. `holes`: whether anything is undefined.
     """
 
-    values: np.ndarray
     centre: np.ndarray
     holes: bool
 
@@ -74,14 +82,6 @@ class Dense(Rows):
         sums = np.where(known, values, 0).sum(1, dtype=np.float64)
         centre = (sums / np.maximum(known.sum(1), 1)).astype(np.float32)
         return Dense(layer, head, values, centre, not known.all())
-
-    @property
-    def nbytes(self) -> int:
-        return self.values.nbytes
-
-    @property
-    def images(self) -> int:
-        return self.values.shape[1]
 
     @cached_property
     def totals(self) -> Sums:
@@ -160,16 +160,6 @@ class Profile:
 @dataclass(frozen=True)
 class Cells(Rows):
     """The cells of a map that a model's heads are in: uint16[row, image]."""
-
-    values: np.ndarray
-
-    @property
-    def nbytes(self) -> int:
-        return self.values.nbytes
-
-    @property
-    def images(self) -> int:
-        return self.values.shape[1]
 
 
 def dense(store: Store, model: str, name: str) -> Dense | None:

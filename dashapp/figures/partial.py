@@ -56,7 +56,7 @@ def bars(cells: Mapping[tuple, dict], series: Sequence[Series], column: Column, 
     `cells`: rows of `partial_queries.by_mode` by (model, layer, head, mode).
     """
     room = HEIGHT - _MARGIN["t"] - _MARGIN["b"]
-    layout = _bare()
+    layout = theme.bare(HEIGHT)["layout"]
     names = [theme.wrapped(DRAWN[mode].name, 10) for mode in MODES]
     layout.update(
         barmode="group", bargap=0.3, bargroupgap=0.08, dragmode=False, showlegend=True,
@@ -75,11 +75,6 @@ def bars(cells: Mapping[tuple, dict], series: Sequence[Series], column: Column, 
         yaxis2={"visible": False, "range": [-1, 1], "fixedrange": True,
                 "domain": [0, (_STRIP - 4) / room]})
     return {"data": [*(_bar(one, cells, column) for one in series), _handles()], "layout": layout}
-
-
-def _bare() -> dict[str, Any]:
-    bare = theme.bare(HEIGHT)
-    return bare["layout"] if isinstance(bare, dict) else bare.to_plotly_json()["layout"]
 
 
 def _bar(one: Series, cells: Mapping[tuple, dict], column: Column) -> dict[str, Any]:

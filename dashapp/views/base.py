@@ -28,8 +28,8 @@ class Drawn:
 class View:
     """One chart, or one panel of words and pictures. `reads` are the fields of the state that it
     depends on: it is redrawn when one changes. `brush` is what a lasso or click in it sets: images,
-    heads, a token, weights or nothing. `form`: plot, or panel. While the fields in `zoom` stay, a
-    new figure keeps the ranges that a person has zoomed to. `tab`: where on the page it is.
+    heads, a token, weights, a mode or nothing. `form`: plot, or panel. While the fields in `zoom`
+    stay, a new figure keeps the ranges that a person has zoomed to. `tab`: where on the page it is.
     """
 
     id: str

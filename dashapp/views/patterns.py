@@ -13,6 +13,7 @@ from dashapp.gallery import prototypes
 from dashapp.state import State
 from dashapp.views.base import Drawn, Rows, View, heads_on_show, shown
 from store import pattern_queries, queries
+from store.pattern_queries import MOST_FILTERED
 from store.queries import Ask, Query
 from store.schema import measure
 
@@ -54,7 +55,7 @@ def _draw_map(rows: Rows, state: State, facts: Facts) -> Drawn:
     behind(figure, rows["cloud"], bool(state.selection.clauses))
     figures.add_names(figure, [(c["name"], c["x"], c["y"]) for c in clusters
                                if c["name"] != pattern_queries.NO_NAME])
-    return Drawn(figure, _caption(state, without))
+    return Drawn(figure, _caption(state, without, facts.images))
 
 
 def _merged(rows: list[dict]) -> list[dict]:
@@ -90,12 +91,13 @@ def _fitted(facts: Facts) -> bool:
     return any(model.placed for model in facts.models)
 
 
-def _caption(state: State, without: str) -> str:
+def _caption(state: State, without: str, images: int) -> str:
     dots = "mean pattern over images" if state.focus is None else f"pattern on image {state.focus}"
     cloud = (f"up to {MOST_POINTS:,} single heads on single images"
              if state.cloud == "scatter" else "density of all heads × images")
+    some = f", on at most {MOST_FILTERED:,} of the images" if images > MOST_FILTERED else ""
     passing = (" (darker: what passes the filters)" if state.cloud == "scatter" else
-               " (dotted: what passes the filters)") if state.selection.clauses else ""
+               f" (dotted: what passes the filters{some})") if state.selection.clauses else ""
     return (f"A dot per head: its {dots}; near means alike (no axis has a unit). Grey: {cloud}"
             f"{passing}. Lasso or click to choose heads; ring: the head below. {without}").strip()
 
