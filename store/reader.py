@@ -103,8 +103,23 @@ class Store:
                      [_version(file) for file in readable])
 
     def _bind(self, name: str, found: Bound) -> None:
-        _bind(self._connection, name, found.files)
+        """Bind a table to its files, but for those whose footer only DuckDB finds wrong."""
+        try:
+            _bind(self._connection, name, found.files)
+        except duckdb.Error:
+            for file, version in zip(found.files, found.versions, strict=True):
+                self._looked_at[file, *version] = self._can_bind(name, file)
+            found = self._find(name)
+            _bind(self._connection, name, found.files)
         self._bound[name] = found
+
+    def _can_bind(self, name: str, file: Place) -> bool:
+        with self._cursor() as cursor:
+            try:
+                cursor.execute(f"DESCRIBE FROM {_source(name, [file])}")
+            except duckdb.Error:
+                return False
+        return True
 
     @property
     def damaged(self) -> list[Place]:
@@ -183,10 +198,7 @@ def _version(file: Place) -> tuple[int, int]:
 
 def _bind(connection: duckdb.DuckDBPyConnection, name: str, files: list[Place]) -> None:
     """Make `name` a view of its files."""
-    try:
-        connection.execute(f"CREATE OR REPLACE VIEW {name} AS FROM {_source(name, files)}")
-    except duckdb.Error as error:
-        raise StoreError(f"table {name} cannot be read: {first_line(error)}") from error
+    connection.execute(f"CREATE OR REPLACE VIEW {name} AS FROM {_source(name, files)}")
 
 
 def _source(name: str, files: list[Place]) -> str:

@@ -6,10 +6,11 @@ import os
 import socket
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 import pytest
 
-from store import places
+from store import places, sums
 from store.errors import StoreError
 from store.reader import open_store
 from store.schema import TABLES
@@ -109,6 +110,34 @@ def test_a_damaged_file_is_left_out_and_named(tmp_path: Path) -> None:
     store = open_store(tmp_path / "s")
     assert store.query("FROM head_scores")["head"].to_pylist() == [2]
     assert store.damaged == [file]
+
+
+def test_a_footer_that_only_duckdb_finds_wrong_is_damage_too(tmp_path: Path) -> None:
+    writer = StoreWriter(tmp_path / "s")
+    writer.write_unit(UNIT, _scores(1))
+    writer.write_unit(UNIT.replace("00000", "00001"), _scores(2))
+    file = tmp_path / "s" / UNIT / "head_scores.parquet"
+    _flip_a_bit_that_arrow_overlooks(file)
+    assert sums.is_readable(file, TABLES["head_scores"].arrow.names)
+    store = open_store(tmp_path / "s")
+    assert store.query("FROM head_scores")["head"].to_pylist() == [2]
+    assert store.damaged == [file]
+    assert not store.refresh()
+
+
+def _flip_a_bit_that_arrow_overlooks(file: Path) -> None:
+    content = file.read_bytes()
+    for at in range(len(content) - 12, 4, -1):
+        for bit in range(8):
+            flipped = bytearray(content)
+            flipped[at] ^= 1 << bit
+            file.write_bytes(bytes(flipped))
+            if sums.is_readable(file, TABLES["head_scores"].arrow.names):
+                try:
+                    duckdb.sql(f"DESCRIBE FROM read_parquet('{file}')")
+                except duckdb.Error:
+                    return
+    pytest.fail("Arrow and DuckDB agree about every bit")
 
 
 @pytest.mark.parametrize("name", ["plain", "a/b", "..", ".hidden", "a b", "*?[x]", "%41", "ü'\"",
