@@ -61,7 +61,7 @@ def make_store(path: Path, size: Size, say: Callable[[str], None] = lambda text:
     for name in size.names:
         started = time.perf_counter()
         write_series(writer, name)
-        say(f"{name}, head_series: {time.perf_counter() - started:.1f} s")
+        say(f"{name}, series: {time.perf_counter() - started:.1f} s")
     return path
 
 

@@ -29,10 +29,12 @@ from precompute.stages import ROWS, STAGES, Stage
 from precompute.subject import FLOAT32, Subject
 from precompute.sweep import ROW_TOKENS
 from store import places
+from store.bins import MOST
 from store.canon import CLASS, NEAR_SIDE, PATCH
 from store.pattern_tables import CODES
 from store.reader import Store
-from store.schema import TABLES, TOP5, Table
+from store.schema import SUMMARISED, TABLES, TOP5, Table
+from store.series_tables import CELL_COLUMNS, MOST_IMAGES
 from store.writer import StoreWriter
 
 FLOAT, CODE, OTHER, COLUMN = 3.6, 0.65, 0.4, 300
@@ -93,7 +95,8 @@ def model_costs(writer: StoreWriter, name: str, vit: Vit, wanted: Mapping[str, i
             passes = images * stage.passes(vit.anatomy, draws)
             yield Cost(f"{name}, {stage.name}", images, passes * speed.operations,
                        passes * speed.seconds / workers, disk(stage, vit, images, files)
-                       + (laid_out(vit, images, files) if stage.name == "heads" else 0))
+                       + (laid_out(vit, images, files) + lined_up(vit, images)
+                          if stage.name == "heads" else 0))
 
 
 def to_do(writer: StoreWriter, name: str, stage: Stage, wanted: int | None, candidates: int,
@@ -163,6 +166,17 @@ def laid_out(vit: Vit, images: int, files: int) -> float:
     rows = sum(layer.heads * ((not layer.geometry.class_query) + layer.geometry.class_token)
                for layer in vit.anatomy.layers)
     return _table_bytes(TABLES["head_patterns"], images * rows, vit, files)
+
+
+def lined_up(vit: Vit, images: int) -> float:
+    """Bytes of the arrays of so many images that the page filters by; of too many, there are none.
+    """
+    if images > MOST_IMAGES:
+        return 0.0
+    heads = sum(layer.heads for layer in vit.anatomy.layers)
+    of_head = 4 * (len(SUMMARISED) + lengths(vit)["hop_strength"]) + 2 * len(CELL_COLUMNS)
+    of_image = len(SUMMARISED) * (2 * 8 + 0.75 * MOST)
+    return images * (heads * of_head + of_image)
 
 
 def _table_bytes(table: Table, rows: int, vit: Vit, files: int) -> float:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from store.writer import StoreWriter
 
 MADE_FROM = b"made_from"
-"""In a derived table's file: a hash of what it was made from."""
+"""In a derived file: a hash of what it was made from."""
 
 
 def digest(parts: Iterable[str]) -> bytes:

@@ -1,30 +1,44 @@
-"""`head_series`: every measure of a head over all images in one row, for the page to filter.
+"""The arrays of a model that the page filters by images (see `store.series_tables`).
 
-It is made from the store's own rows, block by block, so that memory holds one model's lists and no
-rows of images beside those of one block.
+They are made from the store's own rows, block by block, so that memory holds one model's arrays and
+no rows of images beside those of one block.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
+from safetensors.numpy import save_file
 
-from precompute.freshness import MADE_FROM, digest, read_note
+from precompute.freshness import MADE_FROM, digest
+from precompute.partial_series import partial_arrays
 from precompute.progress import Progress, say
 from precompute.space.atlas import Atlas
 from store import places
+from store.arrays import opened
+from store.bins import Counts
 from store.reader import Store
-from store.schema import IMPORTANCE, STRENGTH, TABLES
-from store.series_tables import BOUNDS, CELL_COLUMNS, CELLS, MOST_IMAGES, NOWHERE, PLACES
-from store.writer import StoreWriter, to_table
+from store.schema import IMPORTANCE, STRENGTH, SUMMARISED
+from store.series import Dense
+from store.series_tables import (
+    BOUNDS,
+    CELL_COLUMNS,
+    CELLS,
+    FILE,
+    LAYOUT,
+    MOST_IMAGES,
+    NOWHERE,
+    PLACES,
+)
+from store.writer import StoreWriter
 
-_READ = ("images", "layers", "head_scores", "head_strength", "head_patterns")
+_READ = ("images", "layers", "head_scores", "head_strength", "head_patterns", "partial_pruning")
 
 
 def line_up(writer: StoreWriter) -> None:
-    """Make `head_series` of every model where it is not of what the store holds now."""
+    """Make the arrays of every model where they are not of what the store holds now."""
     with writer.lock("series"):
         atlas = Atlas(writer)
         stale = [model for model in atlas.models if _note(atlas, model) != _made_from(atlas, model)]
@@ -42,26 +56,33 @@ def line_up(writer: StoreWriter) -> None:
 
 
 def write_series(writer: StoreWriter, model: str) -> None:
-    """Write `model_series` and `head_series` of a model. Raises StoreError where its rows cannot be
-    read."""
+    """Write the arrays of a model. Raises StoreError where its rows cannot be read."""
     atlas = Atlas(writer)
-    made_from = {MADE_FROM: _made_from(atlas, model)}
     store = Store(writer.path, tables=_READ, model=model)
-    heads = series(store, atlas.rows)
-    for name, rows in (("model_series", means(heads)), ("head_series", heads)):
-        writer.write_file(atlas.file(name, model).relative_to(writer.path),
-                          rows.replace_schema_metadata(made_from), TABLES[name])
+    arrays = series(store, atlas.rows)
+    notes = {_MADE_FROM: _made_from(atlas, model)}
+    writer.write_with(_file(atlas, model).relative_to(writer.path),
+                      lambda file: save_file(arrays, file, notes))
 
 
-def _note(atlas: Atlas, model: str) -> bytes | None:
-    return read_note(atlas.file("head_series", model))
+_MADE_FROM = MADE_FROM.decode()
 
 
-def _made_from(atlas: Atlas, model: str) -> bytes:
+def _file(atlas: Atlas, model: str) -> Path:
+    return places.model_folder(atlas.path, model) / FILE
+
+
+def _note(atlas: Atlas, model: str) -> str | None:
+    with opened(_file(atlas, model)) as arrays:
+        return arrays.notes.get(_MADE_FROM) if arrays else None
+
+
+def _made_from(atlas: Atlas, model: str) -> str:
     """A short name for the model's units, how many images there are, and its places in the maps."""
     placed = [file.stem for file in places.files_of(atlas.path, "head_patterns", model)]
-    return digest([*places.done_units(atlas.path, model, "heads"), *places.parts_of(atlas.path),
-                   str(atlas.ids), *placed])
+    units = [unit for stage in ("heads", "partial")
+             for unit in (stage, *places.done_units(atlas.path, model, stage))]
+    return digest([LAYOUT, *units, *places.parts_of(atlas.path), str(atlas.ids), *placed]).decode()
 
 
 def _images(store: Store) -> int:
@@ -70,55 +91,72 @@ def _images(store: Store) -> int:
     return row["n"]
 
 
-def series(store: Store, spaces: Mapping[str, dict]) -> pa.Table:
-    """Rows of `head_series` of the one model that `store` holds rows of. `spaces`: the rows of
+def series(store: Store, spaces: Mapping[str, dict]) -> dict[str, np.ndarray]:
+    """The arrays of the one model that `store` holds rows of. `spaces`: the rows of
     `pattern_spaces` by kind."""
-    blocks = store.query("SELECT layer, heads, model FROM layers ORDER BY layer").to_pylist()
+    blocks = store.query("SELECT layer, heads FROM layers ORDER BY layer").to_pylist()
     count = _images(store)
-    parts = [_block(store, spaces, row["model"], row["layer"], row["heads"], count)
-             for row in blocks]
-    return pa.concat_tables(parts).combine_chunks()
+    parts = [_block(store, spaces, row["layer"], row["heads"], count) for row in blocks]
+    hops = max((part["hop_strength"].shape[1] for part in parts), default=0)
+    for part in parts:
+        part["hop_strength"] = _padded(part["hop_strength"], hops)
+    found = {}
+    for name in list(parts[0]):
+        found[name] = np.concatenate([part.pop(name) for part in parts])
+    for measure in SUMMARISED:
+        found |= _counted(measure.name, found[measure.name])
+    for name in CELL_COLUMNS.values():
+        found[f"{name}.count"] = np.bincount(
+            found[name].ravel(), minlength=CELLS * CELLS + 1).astype(np.int32)
+    mean = _mean(found["hop_strength"])
+    order = np.argsort(mean, 1).astype(np.uint16)
+    return found | {"hop_strength.mean": mean, "hop_strength.order": order} | partial_arrays(
+        store, [(row["layer"], row["heads"]) for row in blocks])
 
 
-def means(heads: pa.Table) -> pa.Table:
-    """The row of `model_series` that these rows of `head_series` make."""
-    count, hops = heads["images"][0].as_py(), max(heads["hops"].to_pylist())
-    sums, known = (np.zeros((count, hops)) for _ in range(2))
-    for one, own in zip(heads["hop_strength"], heads["hops"].to_pylist(), strict=True):
-        profile = one.values.to_numpy(zero_copy_only=False).reshape(count, own)
+def _counted(name: str, values: np.ndarray) -> dict[str, np.ndarray]:
+    """What is counted of a measure, float32[row, image], once and for all."""
+    row = np.arange(len(values))
+    dense, bins, known = Dense.of(row, row, values), Counts.of(values), np.isfinite(values)
+    totals = dense.totals
+    return {f"{name}.totals": np.stack([dense.centre, totals.counts, totals.sums, totals.squares]),
+            f"{name}.by_image": np.stack([
+                np.where(known, values, 0).sum(0, dtype=np.float64), known.sum(0)]),
+            f"{name}.bins": bins.counts,
+            f"{name}.span": np.array([bins.low, bins.high, bins.k, bins.first])}
+
+
+def _padded(profile: np.ndarray, hops: int) -> np.ndarray:
+    """[head, hop, image] with so many hops, NaN where there is none."""
+    return np.pad(profile, ((0, 0), (0, hops - profile.shape[1]), (0, 0)), constant_values=np.nan)
+
+
+def _mean(profiles: np.ndarray) -> np.ndarray:
+    """float32[hop, image]: the mean over rows that have a hop, of [row, hop, image]."""
+    sums, known = (np.zeros(profiles.shape[1:]) for _ in range(2))
+    for profile in profiles:
         there = np.isfinite(profile)
-        sums[:, :own] += np.where(there, profile, 0)
-        known[:, :own] += there
+        sums += np.where(there, profile, 0)
+        known += there
     mean = np.full_like(sums, np.nan)
     np.divide(sums, known, out=mean, where=known > 0)
-    return to_table("model_series", {
-        "model": heads["model"][:1].combine_chunks(), "images": [count], "hops": [hops],
-        "hop_strength": _lists(mean[None].astype(np.float32))})
+    return mean.astype(np.float32)
 
 
-def _block(store: Store, spaces: Mapping[str, dict], model: str, layer: int, heads: int, count: int
-           ) -> pa.Table:
-    lists: dict[str, np.ndarray | None] = {
-             **_measures(store, "head_scores", [c.name for c in IMPORTANCE], layer, heads, count,
-                         "AND ablation = 'zero'"),
-             **_measures(store, "head_strength", [c.name for c in STRENGTH], layer, heads, count)}
-    hops, profile = _hops(store, layer, heads, count)
+def _block(store: Store, spaces: Mapping[str, dict], layer: int, heads: int, count: int
+           ) -> dict[str, np.ndarray]:
+    """The arrays of one layer's heads."""
+    found = {
+        **_measures(store, "head_scores", [c.name for c in IMPORTANCE], layer, heads, count,
+                    "AND ablation = 'zero'"),
+        **_measures(store, "head_strength", [c.name for c in STRENGTH], layer, heads, count)}
+    profile = _hops(store, layer, heads, count)
     for (kind, space), name in CELL_COLUMNS.items():
-        lists[name] = _cells(store, spaces[kind][BOUNDS[space]], kind, space, layer, heads, count) \
-            if kind in spaces else None
-    return to_table("head_series", {
-        "model": [model] * heads, "layer": [layer] * heads, "head": list(range(heads)),
-        "images": [count] * heads, "hops": [hops] * heads, "hop_strength": _lists(profile),
-        **{name: [None] * heads if values is None else _lists(values)
-           for name, values in lists.items()}})
-
-
-def _lists(values: np.ndarray) -> pa.Array:
-    """[head, ...] as a list for each head."""
-    flat = values.reshape(len(values), -1)
-    offsets = np.arange(len(flat) + 1, dtype=np.int32) * flat.shape[1]
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(
-        flat.ravel(), from_pandas=True))
+        found[name] = _cells(store, spaces[kind][BOUNDS[space]], kind, space, layer, heads, count) \
+            if kind in spaces else np.full((heads, count), NOWHERE, np.uint16)
+    numbers = {"layer": layer, "hops": profile.shape[1]}
+    return {"head": np.arange(heads, dtype=np.int16), "hop_strength": profile, **found,
+            **{name: np.full(heads, number, np.int16) for name, number in numbers.items()}}
 
 
 def _measures(store: Store, table: str, names: list[str], layer: int, heads: int, count: int,
@@ -140,15 +178,16 @@ def _place(rows: pa.Table) -> tuple[np.ndarray, np.ndarray]:
     return rows["head"].to_numpy(), rows["image"].to_numpy()
 
 
-def _hops(store: Store, layer: int, heads: int, count: int) -> tuple[int, np.ndarray]:
-    """K, and float32[head, image, K]."""
+def _hops(store: Store, layer: int, heads: int, count: int) -> np.ndarray:
+    """float32[head, hop, image]."""
     rows = store.query("SELECT image, head, hop_strength FROM head_strength WHERE layer = $layer "
                        "AND hop_strength IS NOT NULL", {"layer": layer})
     flat = rows["hop_strength"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
     hops = len(flat) // rows.num_rows if rows.num_rows else 0
-    values = np.full((heads, count, hops), np.nan, np.float32)
-    values[_place(rows)] = flat.reshape(rows.num_rows, hops)
-    return hops, values
+    values = np.full((heads, hops, count), np.nan, np.float32)
+    head, image = _place(rows)
+    values[head, :, image] = flat.reshape(rows.num_rows, hops)
+    return values
 
 
 def _cells(store: Store, bounds: list[float], kind: str, space: str, layer: int, heads: int,

@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 
+from store import series
 from store.canon import KINDS
 from store.grids import at, by_model
 from store.queries import Ask, Query, head_values
@@ -232,18 +233,15 @@ FULL JOIN (SELECT model, layer, head{_statistics("head_strength")} FROM head_str
 
 
 def _from_series(store: Store, head: HeadKey, passing: np.ndarray) -> dict[str, object] | None:
-    """A head's row of `measures_of` over the images in bool[image], from its lists; None where the
+    """A head's row of `measures_of` over the images in bool[image], from its series; None where the
     store has none of all images."""
     names = [m.name for m in SUMMARISED]
-    key = _keys([head])
-    lists = store.kept(f"SELECT images, {', '.join(names)} FROM head_series {key.where}",
-                       dict(key.params))
-    if lists.num_rows != 1 or lists["images"][0].as_py() != len(passing):
+    values = series.measures(store, head, names)
+    if values is None:
         return None
     found: dict[str, object] = dict(zip(("model", "layer", "head"), head, strict=True))
-    for name in names:
-        values = lists[name].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-        known = values[passing & np.isfinite(values)].astype(np.float64)
+    for name, own in zip(names, values, strict=True):
+        known = own[passing & np.isfinite(own)].astype(np.float64)
         found[f"{name}_mean"] = float(known.mean()) if len(known) else None
         for end, sign in (("low", -1), ("high", 1)):
             found[f"{name}_{end}"] = \

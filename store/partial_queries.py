@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from store import quick_partial
-from store.query import Ask, Query
+from store.query import Ask, Query, quickly
 from store.schema import MODES, RANKED, TABLES
 from store.selection import HeadKey, Heads, Predicate, Selection
 
@@ -39,7 +39,7 @@ FROM (SELECT model, layer, head, mode, {kept.expression} AS kept,
       FROM {TABLE.name} {of.where})
 GROUP BY model, layer, head, mode ORDER BY model, layer, head, mode""".strip(),
                  of.and_(kept).params,
-                 quick=lambda _: quick_partial.by_mode(ask, quantity, heads, focus))
+                 quick=quickly(quick_partial.by_mode, ask, quantity, heads, focus))
 
 
 def predictions(ask: Ask, mode: str, heads: Sequence[HeadKey], focus: int | None) -> Query:
@@ -69,7 +69,7 @@ FROM listed GROUP BY model, layer, head, mode, one.class
 QUALIFY row_number() OVER (
   PARTITION BY model, layer, head, mode ORDER BY probability DESC, class) <= {TOP}
 ORDER BY model, layer, head, mode, probability DESC, class""".strip(), kept.params,
-                 quick=lambda _: quick_partial.predictions(ask, mode, heads, focus, TOP))
+                 quick=quickly(quick_partial.predictions, ask, mode, heads, focus, TOP))
 
 
 def leaders(ask: Ask, importance: str, most: int) -> Query:

@@ -9,14 +9,15 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from store import kept, quick
-from store.query import Ask, Query
+from store.query import Ask, Query, quickly
 from store.reader import Store
 from store.schema import TABLES
 from store.selection import HeadKey, Predicate
 from store.series_tables import BOUNDS, CELLS, PLACES
-from store.similar import alike as most_alike
+from store.similar import alike_of_each, heads_of
 
 MOST_FILTERED = 1000
 """Images that the density of what passes the filters is made of, if more pass."""
@@ -65,13 +66,31 @@ def places(ask: Ask, kind: str, space: str, focus: int | None) -> Query:
     (x, y), error = PLACES[space], ERRORS[space]
     table, image = ("head_places", "") if focus is None else ("head_patterns", "image = $focus")
     among = _of_kind(ask, kind).and_(Predicate(image, {} if focus is None else {"focus": focus}))
+
+    def placed_there(store: Store) -> pa.Table:
+        return _known_of(store, kind, store.query(
+            f"SELECT model, layer, head, {x} AS x, {y} AS y, {error} AS error FROM {table} "
+            f"{among.where} AND {x} IS NOT NULL", among.params))
+
     return Query(f"""
 SELECT p.model, p.layer, p.head, p.{x} AS x, p.{y} AS y, p.{error} AS error, c.cluster,
        h.pattern, h.pattern_score, h.content_dependence
 FROM (SELECT * FROM {table} {among.where}) p JOIN heads h USING (model, layer, head)
 LEFT JOIN (SELECT model, layer, head, cluster FROM head_places WHERE kind = $kind) c
 USING (model, layer, head)
-WHERE p.{x} IS NOT NULL ORDER BY p.model, p.layer, p.head""".strip(), among.params)
+WHERE p.{x} IS NOT NULL ORDER BY p.model, p.layer, p.head""".strip(), among.params,
+                 quick=None if focus is None else placed_there)
+
+
+def _known_of(store: Store, kind: str, rows: pa.Table) -> pa.Table:
+    """The rows in order, each with what is known of its head on all images."""
+    known = store.kept("""
+SELECT model, layer, head, c.cluster, pattern, pattern_score, content_dependence FROM heads
+LEFT JOIN (SELECT model, layer, head, cluster FROM head_places WHERE kind = $kind) c
+USING (model, layer, head)""", {"kind": kind})
+    keys = ["model", "layer", "head"]
+    joined = rows.join(known, keys, join_type="inner", use_threads=False)
+    return joined.sort_by([(key, "ascending") for key in keys])
 
 
 def cloud(ask: Ask, kind: str, space: str, most: int = MOST_FILTERED) -> Query:
@@ -99,7 +118,7 @@ SELECT b[1] AS x0, b[2] AS x1, b[3] AS y0, b[4] AS y1, i, j, count(*) AS everyth
        count(*) FILTER (kept) AS kept
 FROM cells, bounds GROUP BY ALL ORDER BY i, j""".strip(),
                  {**among.and_(passes, images).params, "most": most},
-                 quick=lambda store: _cloud(ask, kind, space, most))
+                 quick=quickly(_cloud, ask, kind, space, most))
 
 
 def _cell(value: str, low: str, high: str) -> str:
@@ -113,10 +132,7 @@ def _cloud(ask: Ask, kind: str, space: str, most: int) -> pa.Table | None:
                             {"kind": kind}).to_pylist()
     if not bounds:
         return None
-    try:
-        everything, kept = quick.cloud(ask, kind, space, most)
-    except quick.NoSeriesError:
-        return None
+    everything, kept = quick.cloud(ask, kind, space, most)
     i, j = np.nonzero(everything)
     ends = zip(("x0", "x1", "y0", "y1"), bounds[0]["b"], strict=True)
     return pa.table({**{name: np.full(len(i), end, float) for name, end in ends},
@@ -154,14 +170,30 @@ def clusters(ask: Ask, kind: str, space: str) -> Query:
     the map, how many heads that is, how many of them are chosen, and which they are."""
     x, y = PLACES[space]
     among, chosen = _of_kind(ask, kind), ask.where(("model", "layer", "head"))
-    return Query(f"""
+
+    def counting(passes: str) -> str:
+        return f"""
 SELECT c.cluster, coalesce(c.name, '{NO_NAME}') AS name, c.agreement, c.heads AS all_heads, p.model,
        count(*) AS heads,
-       count(*) FILTER ({chosen.expression}) AS chosen, avg(p.{x}) AS x, avg(p.{y}) AS y,
+       count(*) FILTER ({passes}) AS chosen, avg(p.{x}) AS x, avg(p.{y}) AS y,
        string_agg(layer || '.' || head, ',' ORDER BY layer, head) AS keys
 FROM (SELECT * FROM head_places {among.where}) p
 JOIN (SELECT * FROM pattern_clusters WHERE kind = $kind) c USING (cluster)
-GROUP BY ALL ORDER BY c.cluster, p.model""".strip(), among.and_(chosen).params)
+GROUP BY ALL ORDER BY c.cluster, p.model""".strip()
+
+    return Query(counting(chosen.expression), among.and_(chosen).params, quick=lambda store: _count(
+        store.kept(counting("true"), among.params), ask.selection.heads))
+
+
+def _count(clusters: pa.Table, chosen: Sequence[HeadKey]) -> pa.Table:
+    """The clusters, and how many of their heads are chosen: all without any."""
+    if not chosen:
+        return clusters
+    named = {(model, f"{layer}.{head}") for model, layer, head in chosen}
+    counts = [sum((model, key) in named for key in keys.split(",")) for model, keys in zip(
+        clusters["model"].to_pylist(), clusters["keys"].to_pylist(), strict=True)]
+    place = clusters.column_names.index("chosen")
+    return clusters.set_column(place, "chosen", pa.array(counts, pa.int64()))
 
 
 def evidence(kind: str) -> Query:
@@ -200,9 +232,21 @@ def prototypes(kind: str) -> Query:
 
 def head_card(head: HeadKey) -> Query:
     """What is known of one head's pattern: one row, or none."""
-    return Query("SELECT model, layer, head, pattern, pattern_score, content_dependence, "
-                 "content_images, cluster, class_cluster, patch_pattern IS NOT NULL AS patch, "
-                 f"class_pattern IS NOT NULL AS class FROM heads WHERE {_HEAD}", _key(head))
+    model, layer, number = head
+
+    def quick(store: Store) -> pa.Table:
+        rows = store.kept(f"{_CARD} FROM heads")
+        own = pc.equal(rows["model"], model)
+        for name, place in (("layer", layer), ("head", number)):
+            own = pc.and_(own, pc.equal(rows[name], place))
+        return rows.filter(own)
+
+    return Query(f"{_CARD} FROM heads WHERE {_HEAD}", _key(head), quick=quick)
+
+
+_CARD = ("SELECT model, layer, head, pattern, pattern_score, content_dependence, content_images, "
+         "cluster, class_cluster, patch_pattern IS NOT NULL AS patch, "
+         "class_pattern IS NOT NULL AS class")
 
 
 def image_size(image: int) -> Query:
@@ -247,27 +291,19 @@ def alike(ask: Ask, head: HeadKey, each: int) -> Query:
     first, and the one that the assignment gives it, of which alone `matched` is known. No row where
     the head has no pattern."""
     def nearest(store: Store, rows: pa.Table) -> pa.Table:
-        named = set(rows["model"].to_pylist())
-        there = head in zip(*(rows[c].to_pylist() for c in rows.column_names), strict=True)
-        models = [m for m in ask.models if m in named] if there else []
-        return _first_of_each(most_alike(store, *head, count=len(rows), models=models), models,
-                              each) if models else _ALIKE.empty_table()
+        return alike_of_each(store, head, ask.models, each)
 
     return Query("SELECT model, layer, head FROM heads WHERE patch_pattern IS NOT NULL "
-                 "ORDER BY model, layer, head", {}, nearest)
+                 "ORDER BY model, layer, head", {}, nearest, _with_a_pattern)
 
 
-_ALIKE = pa.schema([("model", pa.string())])
-
-
-def _first_of_each(rows: pa.Table, models: Sequence[str], each: int) -> pa.Table:
-    """The first rows of each model, and those that are assigned, in the order of `models`."""
-    places: list[int] = []
-    names, assigned = rows["model"].to_pylist(), rows["matched"].is_valid().to_pylist()
-    for model in models:
-        own = [i for i, name in enumerate(names) if name == model]
-        places += own[:each] + [i for i in own[each:] if assigned[i]]
-    return rows.take(pa.array(places, pa.int64()))
+def _with_a_pattern(store: Store) -> pa.Table:
+    """The heads that have one: model, layer, head."""
+    found = heads_of(store)
+    return pa.table({
+        "model": pa.array([m for m, own in found.items() for _ in own.layer], pa.string()),
+        **{c: pa.array(np.concatenate([np.empty(0, np.int16), *(
+            getattr(own, c) for own in found.values())]), pa.int16()) for c in ("layer", "head")}})
 
 
 def _of_kind(ask: Ask, kind: str) -> Predicate:

@@ -5,33 +5,21 @@ SQL text is built only from names checked against `store.schema`; values travel 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
 
-from store import quick
-from store.query import MODELS as _MODELS
-from store.query import Ask, Query, inside
-from store.reader import Store
+from store import bins, quick
+from store.passing import inside
+from store.query import Ask, Query, quickly
 from store.schema import IMPORTANCE, TABLES, measure
+from store.selection import MODELS as _MODELS
 from store.selection import HeadKey, Heads, Predicate, Scope
 
-__all__ = ["BINS", "Ask", "Query", "inside"]
+__all__ = ["Ask", "Query", "inside"]
 
-BINS = 36
 _HEAD = ("model", "layer", "head")
-
-
-def quickly(answer: Callable[..., pa.Table], *about: object
-            ) -> Callable[[Store], pa.Table | None]:
-    """The answer from dense arrays; None where the store has none."""
-    def tried(_: Store) -> pa.Table | None:
-        try:
-            return answer(*about)
-        except quick.NoSeriesError:
-            return None
-    return tried
 
 
 def model_facts() -> Query:
@@ -123,7 +111,7 @@ def head_values(ask: Ask, name: str) -> Query:
         mean, low, high = (_name("heads", f"{name}_{s}") for s in ("mean", "low", "high"))
         return Query(f"SELECT model, layer, head, {mean} AS value, {low} AS low, {high} AS high, "
                      f"images FROM heads WHERE {_MODELS} ORDER BY model, layer, head",
-                     ask.models_only.params)
+                     ask.models_only.params, quick=lambda _: quick.summaries(ask, name))
     kept = _zero(name, ask.models_only, ask.images)
     return Query(f"""
 SELECT model, layer, head, avg(v) AS value,
@@ -168,11 +156,11 @@ FROM one GROUP BY model, layer, head, hop ORDER BY model, layer, head, hop""".st
                  quick=quickly(quick.profiles, ask, tuple(heads), focus))
 
 
-def histogram(ask: Ask, name: str, heads: Sequence[HeadKey], bins: int = BINS) -> Query:
+def histogram(ask: Ask, name: str, heads: Sequence[HeadKey]) -> Query:
     """A row per series and bin that holds anything: counts of the measure over images.
 
     `everything` counts all images, `kept` those that pass; a series is a chosen head or, without
-    any, a model with all its heads. The bins span the range of all of it, [lo, hi].
+    any, a model with all its heads. Bin b is [b width, (b + 1) width) (see `store.bins`).
     """
     among = _zero(name, _among(ask, heads))
     series = "model, layer, head" if heads else \
@@ -181,13 +169,12 @@ def histogram(ask: Ask, name: str, heads: Sequence[HeadKey], bins: int = BINS) -
 WITH one AS (
   SELECT {series}, {_number(name)} AS v, {ask.images.expression} AS kept
   FROM {table_of(name)} {among.where}
-), span AS (SELECT min(v) AS lo, max(v) AS hi FROM one)
-SELECT model, layer, head, lo, hi,
-       least($bins - 1, coalesce(floor((v - lo) / nullif(hi - lo, 0) * $bins), 0))::INTEGER AS bin,
+), bins AS (SELECT {bins.SQL_WIDTH} AS width FROM one)
+SELECT model, layer, head, width, floor(v / width)::BIGINT AS bin,
        count(*) AS everything, count(*) FILTER (kept) AS kept
-FROM one, span WHERE v IS NOT NULL GROUP BY ALL ORDER BY model, layer, head, bin""".strip(),
-                 {**among.and_(ask.images).params, "bins": bins},
-                 quick=quickly(quick.histogram, ask, name, tuple(heads), bins))
+FROM one, bins WHERE v IS NOT NULL GROUP BY ALL ORDER BY model, layer, head, bin""".strip(),
+                 {**among.and_(ask.images).params, "bins": bins.MOST},
+                 quick=quickly(quick.histogram, ask, name, tuple(heads)))
 
 
 def at_image(ask: Ask, name: str, heads: Sequence[HeadKey], image: int) -> Query:
@@ -197,16 +184,6 @@ def at_image(ask: Ask, name: str, heads: Sequence[HeadKey], image: int) -> Query
     return Query(f"SELECT model, {series}, avg({_number(name)}) AS value FROM {table_of(name)} "
                  f"{among.where} GROUP BY ALL ORDER BY ALL", among.params,
                  quick=quickly(quick.at_image, ask, name, tuple(heads), image))
-
-
-def image_card(ask: Ask, image: int) -> Query:
-    """A row per model on show: what it predicts for one image, and the image's own facts."""
-    return Query(f"""
-SELECT i.image, i.path, i.label, i.width, i.height, p.model, p.predicted, p.correct, p.probability,
-       p.top5
-FROM images i LEFT JOIN (SELECT * FROM predictions WHERE {_MODELS}) p USING (image)
-WHERE i.image = $image ORDER BY p.model""".strip(),
-                 {**ask.models_only.params, "image": image})
 
 
 def hardest(ask: Ask, importance: str, count: int) -> Query:

@@ -9,12 +9,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
-from store import series
-from store.polygon import contains
+from store import passing
+from store.passing import inside
 from store.reader import Store
-from store.selection import Predicate, Region, Scope, Selection
-
-MODELS = "model IN (SELECT unnest($models::VARCHAR[]))"
+from store.selection import MODELS, Predicate, Scope, Selection
+from store.series import NoSeriesError
 
 
 @dataclass(frozen=True)
@@ -38,6 +37,17 @@ class Query:
     def _ask(self, store: Store) -> pa.Table:
         found = self.quick(store) if self.quick else None
         return store.query(self.sql, dict(self.params)) if found is None else found
+
+
+def quickly(answer: Callable[..., pa.Table], *about: object
+            ) -> Callable[[Store], pa.Table | None]:
+    """The answer from dense arrays; None where the store has none."""
+    def tried(_: Store) -> pa.Table | None:
+        try:
+            return answer(*about)
+        except NoSeriesError:
+            return None
+    return tried
 
 
 @dataclass(frozen=True)
@@ -64,26 +74,9 @@ class Ask:
     @property
     def count(self) -> int:
         """How many images the store has."""
-        return series.images(self.store)
+        return passing.images(self.store)
 
     @property
     def passing(self) -> np.ndarray:
-        """bool[image]: which images pass."""
-        kept = self.images
-        if not kept.sql:
-            return np.ones(self.count, bool)
-        found = np.zeros(self.count, bool)
-        rows = self.store.kept(f"SELECT image FROM images {kept.where}", dict(kept.params))
-        numbers = rows["image"].to_numpy()
-        found[numbers[numbers < len(found)]] = True
-        return found
-
-
-def inside(store: Store, region: Region) -> list[int]:
-    """The images inside a polygon drawn in the overview of its model."""
-    def found() -> np.ndarray:
-        rows = store.kept("SELECT image, x, y FROM predictions WHERE model = $model AND "
-                          "x IS NOT NULL ORDER BY image", {"model": region.model})
-        x, y = (rows[c].to_numpy().astype(float) for c in ("x", "y"))
-        return rows["image"].to_numpy()[contains(region.points, x, y)]
-    return store.memo.keep(("inside", region), found).tolist()
+        """bool[image]: which images pass; not to be written to."""
+        return passing.passing(self.store, self.models, self.selection.images.clauses)

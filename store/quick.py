@@ -6,33 +6,58 @@ chart: a chosen head, or without any a model, whose value on an image is the mea
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from store.bins import Counts, Row, exponent
 from store.query import Ask
-from store.schema import measure
+from store.schema import SUMMARISED, measure
 from store.selection import HeadKey
-from store.series import Dense, Profile, cells, dense, profile
+from store.series import (
+    Dense,
+    NoSeriesError,
+    Profile,
+    by_image,
+    cells,
+    counts,
+    dense,
+    profile,
+)
 from store.series_tables import CELLS
+
+Some = TypeVar("Some")
 
 SMALL, DOUBLE, BIG = pa.int16(), pa.float64(), pa.int64()
 _KEY = {"model": pa.string(), "layer": SMALL, "head": SMALL}
 
 
-class NoSeriesError(Exception):
-    """The store has no series of a model: the question goes to the rows of all images."""
+_THREADS = ThreadPoolExecutor(2)
+"""For arrays of several models: reading and adding up let another thread run."""
+
+
+def _each(make: Callable[[str], Some | None], models: Iterable[str]) -> dict[str, Some]:
+    """What is made of each model. Raises NoSeriesError where there is none of one."""
+    names = sorted(set(models))
+    found = {model: made for model, made in zip(names, _THREADS.map(make, names), strict=True)
+             if made is not None}
+    if len(found) < len(names):
+        raise NoSeriesError
+    return found
 
 
 def _all(ask: Ask, name: str, models: Sequence[str] | None = None) -> dict[str, Dense]:
     """The measure of each model on show, by name."""
-    found = {model: dense(ask.store, model, name)
-             for model in sorted(set(ask.models if models is None else models))}
-    if None in found.values():
-        raise NoSeriesError
-    return found  # type: ignore[return-value]
+    return _each(partial(_dense, ask, name), ask.models if models is None else models)
+
+
+def _dense(ask: Ask, name: str, model: str) -> Dense | None:
+    return dense(ask.store, model, name)
 
 
 def _table(schema: Mapping[str, pa.DataType], columns: Mapping[str, object]) -> pa.Table:
@@ -46,17 +71,34 @@ def _joined(parts: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
 
 def head_values(ask: Ask, name: str) -> pa.Table:
     """As `queries.head_values` under a filter of images."""
-    passing, parts = ask.passing, []
-    for model, own in _all(ask, name).items():
-        counts, mean, variance = own.over(passing)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            reach = 1.96 * np.sqrt(variance / counts)
-        parts.append({"model": np.full(len(mean), model, object), "layer": own.layer,
-                      "head": own.head, "value": mean, "low": mean - reach, "high": mean + reach,
-                      "images": counts.astype(int)})
+    passing = ask.passing
+    parts = _each(lambda model: _means(dense(ask.store, model, name), model, passing), ask.models)
     rows = _table({**_KEY, "value": DOUBLE, "low": DOUBLE, "high": DOUBLE, "images": BIG},
-                  _joined(parts))
+                  _joined(list(parts.values())))
     return rows if passing.any() else rows[:0]
+
+
+_SUMMARIES = "SELECT model, layer, head, images, {} FROM heads ORDER BY model, layer, head".format(
+    ", ".join(f"{m.name}_{end}" for m in SUMMARISED for end in ("mean", "low", "high")))
+
+
+def summaries(ask: Ask, name: str) -> pa.Table:
+    """As `queries.head_values` without a filter: of all measures at once, since one takes DuckDB
+    as long."""
+    rows = ask.store.kept(_SUMMARIES)
+    own = rows.filter(pc.is_in(rows["model"], pa.array(ask.models, pa.string())))
+    return own.select([*_KEY, f"{name}_mean", f"{name}_low", f"{name}_high", "images"]
+                      ).rename_columns([*_KEY, "value", "low", "high", "images"])
+
+
+def _means(own: Dense | None, model: str, passing: np.ndarray) -> dict[str, np.ndarray] | None:
+    if own is None:
+        return None
+    counts, mean, variance = own.over(passing)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        reach = 1.96 * np.sqrt(variance / counts)
+    return {"model": np.full(len(mean), model, object), "layer": own.layer, "head": own.head,
+            "value": mean, "low": mean - reach, "high": mean + reach, "images": counts.astype(int)}
 
 
 def baselines(ask: Ask) -> pa.Table:
@@ -83,19 +125,24 @@ def _series(ask: Ask, heads: Sequence[HeadKey]) -> list[tuple[str, HeadKey | Non
 
 def profiles(ask: Ask, heads: Sequence[HeadKey], focus: int | None) -> pa.Table:
     """As `queries.profiles`."""
-    passing, parts = ask.passing, []
-    for model, head in _series(ask, heads):
-        whole = profile(ask.store, model, head)
+    passing = ask.passing
+
+    def one(series: tuple[str, HeadKey | None]) -> dict[str, np.ndarray]:
+        whole = profile(ask.store, *series)
         if whole is None:
             raise NoSeriesError
         hops = len(whole.values)
-        parts.append({**_keys(model, head, hops), **_spread(whole, passing, head is None),
-                      "hop": np.arange(hops), "focus": np.full(hops, np.nan) if focus is None
-                      else whole.values[:, focus]})
+        return {**_keys(*series, hops), **_spread(whole, passing), "hop": np.arange(hops),
+                "focus": np.full(hops, np.nan) if focus is None else whole.values[:, focus]}
+
+    parts = list(_THREADS.map(one, _series(ask, heads)))
     schema = {**_KEY, "hop": BIG, "mean": DOUBLE, "low": DOUBLE, "high": DOUBLE, "focus": DOUBLE,
               "n": BIG}
-    return _table(schema, _joined(parts)) if parts else pa.schema(list(schema.items())
-                                                                  ).empty_table()
+    return _table(schema, _joined(parts)) if parts else _none(schema)
+
+
+def _none(schema: Mapping[str, pa.DataType]) -> pa.Table:
+    return pa.schema(list(schema.items())).empty_table()
 
 
 def _keys(model: str, head: HeadKey | None, count: int) -> dict[str, np.ndarray]:
@@ -104,79 +151,39 @@ def _keys(model: str, head: HeadKey | None, count: int) -> dict[str, np.ndarray]
             "head": np.full(count, number, object)}
 
 
-def _spread(whole: Profile, passing: np.ndarray, again: bool) -> dict[str, np.ndarray]:
+def _spread(whole: Profile, passing: np.ndarray) -> dict[str, np.ndarray]:
     """Mean, quartiles and count at each hop."""
-    kept = passing & whole.known
-    low, high = whole.quantiles(passing, (0.25, 0.75), again)
-    mean = whole.values[:, kept].mean(1, dtype=np.float64) if kept.any() else low
-    return {"mean": mean, "low": low, "high": high, "n": np.full(len(mean), kept.sum())}
+    kept = (passing & whole.known).astype(np.float32)
+    low, high = whole.quantiles(passing, (0.25, 0.75))
+    count = kept.sum()
+    mean = np.where(whole.known, whole.values, 0) @ kept / count if count else low
+    return {"mean": mean, "low": low, "high": high, "n": np.full(len(mean), int(count))}
 
 
-def histogram(ask: Ask, name: str, heads: Sequence[HeadKey], bins: int) -> pa.Table:
+def histogram(ask: Ask, name: str, heads: Sequence[HeadKey]) -> pa.Table:
     """As `queries.histogram`."""
-    models = _all(ask, name, [h[0] for h in heads if h[0] in ask.models] if heads else None)
-    rows = {model: own.rows_of([h for h in heads if h[0] == model]) if heads else slice(None)
-            for model, own in models.items()}
-    spans = [ask.store.memo.keep(("span", model, name, heads), partial(_span, own, rows[model]))
-             for model, own in models.items()]
-    known = np.array([end for span in spans for end in span if np.isfinite(end)])
-    passing = ask.passing.astype(np.float32)
-    parts = [part for model, own in models.items() if len(known) for part in _counts(
-        ask, name, model, own, rows[model], (known.min(), known.max()), bins, passing)]
-    schema = {**_KEY, "lo": DOUBLE, "hi": DOUBLE, "bin": pa.int32(), "everything": BIG, "kept": BIG}
-    return _table(schema, _joined(parts)) if parts else pa.schema(list(schema.items())
-                                                                  ).empty_table()
+    passing = ask.passing
+    counted: Mapping[tuple[str, HeadKey | None], Counts | Row] = \
+        _chosen(ask, name, heads) if heads else {
+            (model, None): own for model, own in
+            _each(lambda model: counts(ask.store, model, name), ask.models).items()}
+    known = {series: own for series, own in counted.items() if np.isfinite(own.low)}
+    k = exponent(min(own.low for own in known.values()), max(own.high for own in known.values())) \
+        if known else 0
+    filled = [(series, own.over(passing, k)) for series, own in known.items()]
+    schema = {**_KEY, "width": DOUBLE, "bin": BIG, "everything": BIG, "kept": BIG}
+    return _table(schema, _joined([
+        {**_keys(*series, len(own.bins)), "width": np.full(len(own.bins), 2.0**k),
+         "bin": own.bins, "everything": own.everything, "kept": own.kept}
+        for series, own in filled])) if filled else _none(schema)
 
 
-def _span(own: Dense, rows: np.ndarray | slice) -> np.ndarray:
-    """float[2]: the least and the largest value; NaN where there is none."""
-    values = own.values[rows]
-    known = values[np.isfinite(values)]
-    return np.array([known.min(), known.max()]) if known.size else np.full(2, np.nan)
-
-
-def _counts(ask: Ask, name: str, model: str, own: Dense, rows: np.ndarray | slice,
-            span: tuple[float, float], bins: int, passing: np.ndarray
-            ) -> Iterator[dict[str, np.ndarray]]:
-    """The bins of each series of a model that hold anything."""
-    if isinstance(rows, slice):
-        by_image = ask.store.memo.keep(("bins", model, name, span, bins), lambda: _by_image(
-            own.values, span, bins))
-        yield from _filled(model, None, by_image.sum(0, dtype=np.float64), passing @ by_image, span)
-        return
-    for row in rows:
-        place = _bin(own.values[row], span, bins)
-        there = place >= 0
-        yield from _filled(
-            model, (model, own.layer[row], own.head[row]),
-            np.bincount(place[there], minlength=bins),
-            np.bincount(place[there & (passing > 0)], minlength=bins), span)
-
-
-def _bin(values: np.ndarray, span: tuple[float, float], bins: int) -> np.ndarray:
-    """int[...]: the bin of each value; -1 of what is undefined."""
-    low, high = map(float, span)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        place = np.floor((values.astype(np.float64) - low) / (high - low) * bins)
-    place = np.where(np.isnan(place), 0, np.minimum(place, bins - 1))
-    return np.where(np.isfinite(values), place, -1).astype(np.int32)
-
-
-def _by_image(values: np.ndarray, span: tuple[float, float], bins: int) -> np.ndarray:
-    """float32[image, bin]: how many heads are in the bin on the image."""
-    count = values.shape[1]
-    starts = 1 + (bins + 1) * np.arange(count, dtype=np.int32)
-    place = starts + _bin(values, span, bins)
-    found = np.bincount(place.ravel(), minlength=(bins + 1) * count)
-    return found.reshape(count, bins + 1)[:, 1:].astype(np.float32)
-
-
-def _filled(model: str, head: HeadKey | None, everything: np.ndarray, kept: np.ndarray,
-            span: tuple[float, float]) -> Iterator[dict[str, np.ndarray]]:
-    bins = np.flatnonzero(everything)
-    yield {**_keys(model, head, len(bins)), "lo": np.full(len(bins), span[0], float),
-           "hi": np.full(len(bins), span[1], float), "bin": bins,
-           "everything": everything[bins].astype(int), "kept": np.rint(kept[bins]).astype(int)}
+def _chosen(ask: Ask, name: str, heads: Sequence[HeadKey]) -> dict[tuple[str, HeadKey | None], Row]:
+    """The measure of each chosen head."""
+    chosen = sorted({h for h in heads if h[0] in ask.models})
+    models = _all(ask, name, [h[0] for h in chosen])
+    return {(h[0], h): Row(models[h[0]].values[row])
+            for h in chosen for row in models[h[0]].rows_of([h])}
 
 
 def at_image(ask: Ask, name: str, heads: Sequence[HeadKey], image: int) -> pa.Table:
@@ -202,16 +209,17 @@ def mean(sums: np.ndarray, known: np.ndarray) -> np.ndarray:
 def effect(ask: Ask, name: str, chosen: Sequence[HeadKey]) -> dict[str, np.ndarray]:
     """float64[image] of each model on show: the measure's sum and count over its chosen heads (all
     without any), as [2, image]."""
-    found = {}
-    for model, own in _all(ask, name).items():
+    def one(model: str) -> np.ndarray | None:
         heads = tuple(h for h in chosen if h[0] == model)
-        found[model] = ask.store.memo.keep(("effect", model, name, heads),
-                                           partial(_totals, own, heads))
-    return found
+        return ask.store.memo.keep(("effect", model, name, heads), lambda: _totals(
+            dense(ask.store, model, name), heads)) if heads else by_image(ask.store, model, name)
+    return _each(one, ask.models)
 
 
-def _totals(own: Dense, heads: Sequence[HeadKey]) -> np.ndarray:
-    values = own.values[own.rows_of(heads) if heads else slice(None)]
+def _totals(own: Dense | None, heads: Sequence[HeadKey]) -> np.ndarray | None:
+    if own is None:
+        return None
+    values = own.values[own.rows_of(heads)]
     known = np.isfinite(values)
     return np.stack([np.where(known, values, 0).sum(0, dtype=np.float64), known.sum(0)])
 
@@ -236,8 +244,7 @@ def cloud(ask: Ask, kind: str, space: str, most: int) -> tuple[np.ndarray, np.nd
         own = cells(ask.store, model, kind, space)
         if own is None:
             raise NoSeriesError
-        everything += ask.store.memo.keep(
-            ("cloud", model, kind, space), partial(_histogram, own.values))
+        everything += own.count
         rows = own.rows_of([h for h in chosen if h[0] == model]) if chosen else slice(None)
         kept += _histogram(own.values[rows][:, passing])
     shape = CELLS, CELLS

@@ -1,35 +1,56 @@
-"""Questions of `store.partial_queries` answered from memory: what is read of a head is kept."""
+"""Questions of `store.partial_queries` answered from the arrays of `store.series_tables`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
 
+from store import series
+from store.arrays import Arrays
+from store.memo import Sized
 from store.query import Ask
-from store.reader import Store
 from store.schema import TABLES
 from store.selection import HeadKey
 
+Found = TypeVar("Found", bound=Sized)
+
 TABLE = TABLES["partial_pruning"]
 _KEY = {"model": pa.string(), "layer": pa.int16(), "head": pa.int16(), "mode": pa.string()}
-_NUMBERS = {"value": pa.float64(), "low": pa.float64(), "high": pa.float64(), "images": pa.int64(),
-            "everything": pa.int64()}
-_CLASSES = {"class": pa.int32(), "name": pa.string(), "probability": pa.float64(),
-            "listed": pa.int64(), "images": pa.int64()}
+_NUMBERS = pa.schema({**_KEY, "value": pa.float64(), "low": pa.float64(), "high": pa.float64(),
+                      "images": pa.int64(), "everything": pa.int64()})
+_CLASSES = pa.schema({**_KEY, "class": pa.int32(), "name": pa.string(), "probability": pa.float64(),
+                      "listed": pa.int64(), "images": pa.int64()})
+
+
+Key = tuple[int, int]
+"""The layer and the number of a head."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where a head, a mode and an image are in arrays of one model."""
+
+    heads: Sequence[Key]
+    modes: Sequence[str]
+    images: np.ndarray
+
+    def kept(self, passing: np.ndarray, focus: int | None) -> np.ndarray:
+        """bool[image]: which pass, or are in focus."""
+        return passing[self.images] if focus is None else self.images == focus
 
 
 @dataclass(frozen=True)
 class Parts:
-    """One quantity of one model's partial pruning. `images`: int[image]; `heads`: the row of each
-    (layer, head); `modes`: their names, sorted; `values`: float32[row, mode, image], NaN where
-    undefined; `there`: whether there is a row of it, bool[row, mode, image]."""
+    """One quantity of some heads' partial pruning. `values`: float32[head, mode, image], NaN where
+    undefined; `there`: whether there is a row of it, bool[head, mode, image]."""
 
-    images: np.ndarray
-    heads: dict[tuple[int, int], int]
-    modes: tuple[str, ...]
+    grid: Grid
     values: np.ndarray
     there: np.ndarray
 
@@ -38,92 +59,144 @@ class Parts:
         return self.values.nbytes + self.there.nbytes
 
 
-def parts(store: Store, model: str, quantity: str) -> Parts:
-    return store.memo.keep(("parts", model, quantity), lambda: _parts(store, model, quantity))
+@dataclass(frozen=True)
+class Listed:
+    """The most probable classes of some heads: int32 and float32[head, mode, image, place], -1
+    after the last; whether there is a list, bool[head, mode, image]; `names` by class."""
+
+    grid: Grid
+    classes: np.ndarray
+    chances: np.ndarray
+    there: np.ndarray
+    names: Mapping[str, str]
+
+    @property
+    def nbytes(self) -> int:
+        return self.classes.nbytes + self.chances.nbytes + self.there.nbytes
 
 
-def _parts(store: Store, model: str, quantity: str) -> Parts:
-    name = TABLE.column(quantity).name
-    rows = store.query(f"SELECT layer, head, mode, image, {name} AS v "
-                       f"FROM {store.part(TABLE.name, model)}")
-    images, image = np.unique(rows["image"].to_numpy(), return_inverse=True)
-    places = np.stack([rows["layer"].to_numpy(), rows["head"].to_numpy()], 1)
-    heads, head = np.unique(places, axis=0, return_inverse=True)
-    modes, mode = np.unique(np.array(rows["mode"].to_pylist(), str), return_inverse=True)
-    shape = len(heads), len(modes), len(images)
-    values, there = np.full(shape, np.nan, np.float32), np.zeros(shape, bool)
-    found = rows["v"].to_numpy(zero_copy_only=False)
-    values[head.ravel(), mode, image] = np.where(np.isfinite(found), found, np.nan)
-    there[head.ravel(), mode, image] = True
-    return Parts(images, {(int(y), int(h)): i for i, (y, h) in enumerate(heads)},
-                 tuple(modes.tolist()), values, there)
+def parts(ask: Ask, model: str, heads: Sequence[Key], quantity: str) -> Parts | None:
+    """None where a model has no partial pruning. Raises NoSeriesError."""
+    def read(arrays: Arrays, grid: Grid, rows: Sequence[int]) -> Parts:
+        values, there = (_stacked(arrays, f"partial.{name}", [(row,) for row in rows])
+                         for name in (TABLE.column(quantity).name, "there"))
+        return Parts(grid, values, there)
+    return _read(ask, model, heads, (quantity,), None, read)
+
+
+def listed(ask: Ask, model: str, heads: Sequence[Key], modes: tuple[str, ...]) -> Listed | None:
+    """None where a model has no partial pruning. Raises NoSeriesError."""
+    def read(arrays: Arrays, grid: Grid, rows: Sequence[int]) -> Listed:
+        known = _words(arrays)["modes"]
+        places = [(row, known.index(mode)) for row in rows for mode in grid.modes]
+        found = [_stacked(arrays, f"partial.{name}", places)
+                 for name in ("classes", "chances", "listed")]
+        shape = len(rows), len(grid.modes)
+        classes, chances, there = (one.reshape(*shape, *one.shape[1:]) for one in found)
+        return Listed(grid, classes, chances, there, _words(arrays)["classes"])
+    return _read(ask, model, heads, modes, modes, read)
+
+
+def _read(ask: Ask, model: str, heads: Sequence[Key], what: Hashable, modes: Sequence[str] | None,
+          read: Callable[[Arrays, Grid, Sequence[int]], Found]) -> Found | None:
+    """What is read of these heads of a model (those that it has) and modes (all without any)."""
+    def found(arrays: Arrays) -> Found | _Nothing:
+        if "partial.image" not in arrays:
+            return NOTHING
+        rows = {key: row for row, key in enumerate(zip(
+            arrays["layer"].tolist(), arrays["head"].tolist(), strict=True))}
+        known = [key for key in heads if key in rows]
+        own = [mode for mode in _words(arrays)["modes"] if modes is None or mode in modes]
+        if not known or not own:
+            return NOTHING
+        return read(arrays, Grid(known, own, arrays["partial.image"]), [rows[k] for k in known])
+    made = series.kept(ask.store, model, ("partial", tuple(heads), what), found)
+    if made is None:
+        raise series.NoSeriesError
+    return None if isinstance(made, _Nothing) else made
+
+
+class _Nothing:
+    """In place of what a model does not have."""
+
+    nbytes = 0
+
+
+NOTHING = _Nothing()
+
+
+def _words(arrays: Arrays) -> dict:
+    return json.loads(arrays["partial.words"].tobytes())
+
+
+def _stacked(arrays: Arrays, name: str, places: Sequence[tuple[int, ...]]) -> np.ndarray:
+    return np.stack([arrays.row(name, *place) for place in places])
 
 
 def by_mode(ask: Ask, quantity: str, heads: Sequence[HeadKey], focus: int | None) -> pa.Table:
-    """As `partial_queries.by_mode`."""
-    passing, found = ask.passing, []
-    for model, layer, head in sorted(set(heads)):
-        own = parts(ask.store, model, quantity)
-        row = own.heads.get((layer, head))
-        if row is None or model not in ask.models:
+    """As `partial_queries.by_mode`. Raises NoSeriesError."""
+    tables, passing = [_NUMBERS.empty_table()], ask.passing
+    for model, keys in _by_model(ask, heads):
+        own = parts(ask, model, keys, quantity)
+        if own is None:
             continue
-        kept = passing[own.images] if focus is None else own.images == focus
-        for i, mode in enumerate(own.modes):
-            there = own.there[row, i] & (kept | (focus is None))
-            if there.any():
-                values = own.values[row, i][there & kept].astype(np.float64)
-                found.append((model, layer, head, mode, *_spread(values), len(values),
-                              int(there.sum())))
-    return _table({**_KEY, **_NUMBERS}, found)
+        kept = own.there & own.grid.kept(passing, focus)
+        everything = (own.there if focus is None else kept).sum(-1)
+        head, mode = np.nonzero(everything)
+        spread = [numbers[head, mode] for numbers in _spread(own.values, kept)]
+        tables.append(_table(_NUMBERS, [
+            np.full(len(head), model, object), *np.array(own.grid.heads, np.int16)[head].T,
+            np.array(own.grid.modes, object)[mode], *spread, kept.sum(-1)[head, mode],
+            everything[head, mode]]))
+    return pa.concat_tables(tables)
 
 
-def _spread(values: np.ndarray) -> tuple[float, float, float]:
-    """Mean, and mean -+ 1.96 standard errors; NaN where there is none."""
-    known = values[np.isfinite(values)]
-    if not len(known):
-        return (float("nan"),) * 3
-    mean = known.mean()
-    reach = 1.96 * known.std(ddof=1) / np.sqrt(len(known)) if len(known) > 1 else np.nan
+def _by_model(ask: Ask, heads: Iterable[HeadKey]) -> list[tuple[str, list[tuple[int, int]]]]:
+    """The heads of models on show, in order: each model, and the layers and numbers of its own."""
+    own = sorted(head for head in set(heads) if head[0] in ask.models)
+    return [(model, [key[1:] for key in keys]) for model, keys in groupby(own, lambda key: key[0])]
+
+
+def _spread(values: np.ndarray, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean over the images that are kept, and mean -+ 1.96 standard errors; NaN where there is
+    none."""
+    known = kept & np.isfinite(values)
+    count = known.sum(-1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mean = values.sum(-1, np.float64, where=known) / count
+        squares = np.square(values - mean[..., None]).sum(-1, where=known)
+        reach = 1.96 * np.sqrt(squares / (count - 1) / count)
     return mean, mean - reach, mean + reach
 
 
 def predictions(ask: Ask, mode: str, heads: Sequence[HeadKey], focus: int | None, top: int
                 ) -> pa.Table:
-    """As `partial_queries.predictions`."""
-    passing, found = ask.passing, []
-    for key in sorted(h for h in set(heads) if h[0] in ask.models):
-        rows = _listed(ask.store, key, mode)
-        image, modes = rows["image"].to_numpy(), rows["mode"].to_pylist()
-        kept = passing[image] if focus is None else image == focus
-        lists = rows["top5"]
-        for one in sorted({"none", mode}):
-            own = [lists[i].as_py() for i in np.flatnonzero(kept) if modes[i] == one]
-            found += [(*key, one, *said) for said in _first(own, top)]
-    return _table({**_KEY, **_CLASSES}, found)
+    """As `partial_queries.predictions`. Raises NoSeriesError."""
+    found, passing = [], ask.passing
+    for model, keys in _by_model(ask, heads):
+        own = listed(ask, model, keys, tuple(sorted({"none", mode})))
+        if own is None:
+            continue
+        kept = own.grid.kept(passing, focus)
+        found += [(model, *key, one, *said) for i, key in enumerate(own.grid.heads)
+                  for j, one in enumerate(own.grid.modes)
+                  for said in _first(own, (i, j), kept, top)]
+    return _table(_CLASSES, list(zip(*found, strict=True)) or [()] * len(_CLASSES))
 
 
-def _listed(store: Store, head: HeadKey, mode: str) -> pa.Table:
-    """The lists of classes of one head, under a mode and under none: image, mode, top5."""
-    params = {"layer": head[1], "head": head[2], "modes": [mode, "none"]}
-    return store.memo.keep(("listed", head, mode), lambda: store.query(
-        f"SELECT image, mode, top5 FROM {store.part(TABLE.name, head[0])} WHERE layer = $layer AND "
-        "head = $head AND mode IN (SELECT unnest($modes::VARCHAR[])) AND top5 IS NOT NULL", params))
-
-
-def _first(lists: Sequence[list[dict]], top: int) -> list[tuple]:
+def _first(own: Listed, at: tuple[int, int], kept: np.ndarray, top: int) -> list[tuple]:
     """The classes with the largest mean probability: class, name, mean, how many list it, and of
     how many."""
-    sums: dict[int, list] = {}
-    for one in (one for listed in lists for one in listed):
-        said = sums.setdefault(one["class"], [one["name"], 0.0, 0])
-        said[1] += one["probability"]
-        said[2] += 1
-    means = [(number, name, total / len(lists), listed, len(lists))
-             for number, (name, total, listed) in sums.items()]
-    return sorted(means, key=lambda row: (-row[2], row[0]))[:top]
+    images = kept & own.there[at]
+    classes, chances = own.classes[at][images].ravel(), own.chances[at][images].ravel()
+    distinct, place = np.unique(classes, return_inverse=True)
+    means = np.bincount(place, chances, len(distinct)) / max(1, images.sum())
+    count = np.bincount(place, minlength=len(distinct))
+    order = [i for i in np.lexsort((distinct, -means)) if distinct[i] >= 0][:top]
+    return [(int(distinct[i]), own.names[str(distinct[i])], means[i], count[i], images.sum())
+            for i in order]
 
 
-def _table(schema: dict[str, pa.DataType], rows: Sequence[tuple]) -> pa.Table:
-    columns = list(zip(*rows, strict=True)) if rows else [()] * len(schema)
-    return pa.table({name: pa.array(values, kind, from_pandas=True)
-                     for (name, kind), values in zip(schema.items(), columns, strict=True)})
+def _table(schema: pa.Schema, columns: Sequence) -> pa.Table:
+    return pa.table([pa.array(values, field.type, from_pandas=True)
+                     for field, values in zip(schema, columns, strict=True)], schema=schema)

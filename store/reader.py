@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from store import places, sums
 from store.errors import StoreError
-from store.memo import Memo
+from store.memo import ARRAYS, Memo
 from store.remote import Place, Remote
 from store.schema import TABLES
 
@@ -71,7 +71,7 @@ class Store:
         self._looked_at: dict[tuple[Place, int, int], bool] = {}
         self._lock = threading.RLock()
         self._folders = places.folders(path)
-        self.memo = Memo()
+        self.memo, self.arrays = Memo(), Memo(ARRAYS)
 
     def refresh(self) -> bool:
         """Look again at the tables that were asked for; True if anything in the store changed."""
@@ -88,6 +88,7 @@ class Store:
                     changed = True
             if changed:
                 self.memo.clear()
+                self.arrays.clear()
             return changed
 
     def _need(self, names: Iterable[str]) -> None:

@@ -29,7 +29,6 @@ from store.measures import (
     measure,
 )
 from store.pattern_tables import HEAD_COLUMNS, KINDS, PATTERN_TABLES, SPACES
-from store.series_tables import HEAD_SERIES, MODEL_SERIES
 from store.table import BIG, HEAD, IMAGE, INT, LAYER, MODEL, PLACES, SMALL, TEXT, TOP5, Table
 
 __all__ = [
@@ -302,6 +301,4 @@ TABLES: dict[str, Table] = {t.name: t for t in (
                           "add up to less than their sum)"))),
     )),
     *PATTERN_TABLES,
-    HEAD_SERIES,
-    MODEL_SERIES,
 )}

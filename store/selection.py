@@ -17,6 +17,7 @@ from store.polygon import Point
 HeadKey = tuple[str, int, int]
 
 MAX_HEADS = 5000
+MODELS = "model IN (SELECT unnest($models::VARCHAR[]))"
 OUTCOMES = {
     "all_correct": "every model is correct",
     "any_wrong": "at least one model is wrong",

@@ -1,31 +1,38 @@
 """The measures of a model as dense arrays, heads x images, so that a filter is a matrix product.
 
-They come from `head_series` and `model_series`. Where a store has none, or none of its newest
-images, every function here gives None, and the question goes to the rows of all images.
+They come from the arrays that `store.series_tables` tells of. Where a store has none, or none of
+its newest images, all functions here give None, and the question goes to the rows of all images.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
-import pyarrow as pa
 
+from store import places
+from store.arrays import Arrays, opened
+from store.bins import Counts
+from store.memo import Sized
+from store.passing import images
 from store.reader import Store
-from store.schema import TABLES
 from store.selection import HeadKey
-from store.series_tables import CELL_COLUMNS, NOWHERE
+from store.series_tables import CELL_COLUMNS, FILE
 
-Some = TypeVar("Some", "Dense", "Cells")
+Some = TypeVar("Some", bound=Sized)
 
 FEW = 4
 """A filter that keeps or drops less than one image in so many looks at those alone."""
 
 BLOCK = 16
 """Rows that are taken at once, so that what is made of them stays in the cache."""
+
+
+class NoSeriesError(Exception):
+    """The store has no series of a model: the question goes to the rows of all images."""
 
 
 @dataclass(frozen=True)
@@ -69,23 +76,25 @@ class Sums:
 class Dense(Rows):
     """One measure of one model, a row a head.
 
-    `values`: float32, NaN where undefined. `centre`: float32[row], the mean over all
-    images. `holes`: whether anything is undefined.
+    `values`: float32, NaN where undefined. `centre`: float32[row], about its mean over all images.
+    `totals`: over all images.
     """
 
     centre: np.ndarray
-    holes: bool
+    totals: Sums
 
     @staticmethod
     def of(layer: np.ndarray, head: np.ndarray, values: np.ndarray) -> Dense:
         known = np.isfinite(values)
         sums = np.where(known, values, 0).sum(1, dtype=np.float64)
         centre = (sums / np.maximum(known.sum(1), 1)).astype(np.float32)
-        return Dense(layer, head, values, centre, not known.all())
+        totals = _sums(values, centre, np.ones(values.shape[1], np.float32), True)
+        return Dense(layer, head, values, centre, totals)
 
     @cached_property
-    def totals(self) -> Sums:
-        return self._sums(self.values, np.ones(self.images, np.float32))
+    def holes(self) -> bool:
+        """Whether anything is undefined."""
+        return bool((self.totals.counts < self.images).any())
 
     def over(self, passing: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Count, mean and sample variance of each row over the images that pass, float64[row] each;
@@ -96,7 +105,7 @@ class Dense(Rows):
         elif FEW * (len(passing) - kept) < len(passing):
             found = self.totals.without(self._among(~passing))
         else:
-            found = self._sums(self.values, passing.astype(np.float32))
+            found = _sums(self.values, self.centre, passing.astype(np.float32), self.holes)
         with np.errstate(divide="ignore", invalid="ignore"):
             apart = found.sums / found.counts
             variance = np.maximum((found.squares - found.sums * apart) / (found.counts - 1), 0)
@@ -104,121 +113,130 @@ class Dense(Rows):
                 np.where(found.counts > 1, variance, np.nan))
 
     def _among(self, images: np.ndarray) -> Sums:
-        few = self.values[:, np.flatnonzero(images)]
-        return self._sums(few, np.ones(few.shape[1], np.float32))
+        few = self.values.take(np.flatnonzero(images), 1)
+        return _sums(few, self.centre, np.ones(few.shape[1], np.float32), self.holes)
 
-    def _sums(self, values: np.ndarray, weights: np.ndarray) -> Sums:
-        """Over columns with these weights, 0 or 1."""
-        counts, sums, squares = (np.empty(len(values)) for _ in range(3))
-        for start in range(0, len(values), BLOCK):
-            some = slice(start, start + BLOCK)
-            own = values[some] - self.centre[some, None]
-            counts[some] = weights.sum()
-            if self.holes:
-                known = np.isfinite(own)
-                counts[some] = known.astype(np.float32) @ weights
-                own[~known] = 0
-            sums[some], squares[some] = own @ weights, np.square(own) @ weights
-        return Sums(counts, sums, squares)
+
+def _sums(values: np.ndarray, centre: np.ndarray, weights: np.ndarray, holes: bool) -> Sums:
+    """Over columns with these weights, 0 or 1; `holes`: some values may be undefined."""
+    counts, sums, squares = (np.empty(len(values)) for _ in range(3))
+    counts[:] = weights.sum()
+    room = np.empty((BLOCK, len(weights)), np.float32)
+    for start in range(0, len(values), BLOCK):
+        some = slice(start, start + BLOCK)
+        own = np.subtract(values[some], centre[some, None], out=room[:len(values) - start])
+        if holes:
+            known = np.isfinite(own)
+            counts[some] = known.astype(np.float32) @ weights
+            own[~known] = 0
+        sums[some] = own @ weights
+        squares[some] = np.multiply(own, own, out=own) @ weights
+    return Sums(counts, sums, squares)
 
 
 @dataclass(frozen=True)
 class Profile:
-    """Strength at each hop: float32[hop, image], and whether an image has one, bool[image]."""
+    """Strength at each hop: float32[hop, image]; whether an image has one, bool[image]; and, where
+    it is known, the images in order of each hop's strength, uint16[hop, image]."""
 
     values: np.ndarray
     known: np.ndarray
+    order: np.ndarray | None = None
 
     @property
     def nbytes(self) -> int:
-        return 2 * self.values.nbytes
+        return self.values.nbytes + (0 if self.order is None else self.order.nbytes)
 
-    @cached_property
-    def order(self) -> np.ndarray:
-        """int32[hop, image]: the images in order of each hop's strength."""
-        return np.argsort(self.values, 1).astype(np.int32)
-
-    def quantiles(self, passing: np.ndarray, shares: Sequence[float], again: bool) -> np.ndarray:
-        """float64[share, hop] over the images that pass, with linear interpolation. `again`: will
-        be asked of this profile again, so that it is worth putting in order."""
+    def quantiles(self, passing: np.ndarray, shares: Sequence[float]) -> np.ndarray:
+        """float64[share, hop] over the images that pass, with linear interpolation."""
         passing = passing & self.known
-        if not passing.any():
+        last = int(passing.sum()) - 1
+        if last < 0:
             return np.full((len(shares), len(self.values)), np.nan)
-        if not again:
-            return np.quantile(self.values[:, passing], shares, axis=1)
+        steps = [divmod(share * last, 1) for share in shares]
+        places = sorted({min(int(step) + more, last) for step, _ in steps for more in (0, 1)})
+        at = dict(zip(places, self._ranked(passing, places).astype(np.float64).T, strict=True))
+        return np.array([at[int(step)] + part * (at[min(int(step) + 1, last)] - at[int(step)])
+                         for step, part in steps])
+
+    def _ranked(self, passing: np.ndarray, places: Sequence[int]) -> np.ndarray:
+        """float32[hop, place]: the values that come at these places in order, from 0."""
+        if self.order is None:
+            return np.partition(self.values[:, passing], places, 1)[:, places]
         ranked = self.order[passing[self.order]].reshape(len(self.values), -1)
-        last = ranked.shape[1] - 1
-        found = []
-        for share in shares:
-            place, part = divmod(share * last, 1)
-            low, high = (np.take_along_axis(self.values, ranked[:, [min(int(place) + step, last)]],
-                                            1)[:, 0].astype(np.float64) for step in (0, 1))
-            found.append(low + part * (high - low))
-        return np.array(found)
+        return np.take_along_axis(self.values, ranked[:, places].astype(np.intp), 1)
 
 
 @dataclass(frozen=True)
 class Cells(Rows):
-    """The cells of a map that a model's heads are in: uint16[row, image]."""
+    """The cells of a map that a model's heads are in: uint16[row, image]. `count`: how many are in
+    each, int32[cell]."""
+
+    count: np.ndarray
 
 
 def dense(store: Store, model: str, name: str) -> Dense | None:
     """A measure of all heads of a model, by layer and head."""
-    return _current(store, store.memo.keep(
-        ("dense", model, name), lambda: Dense.of(*_lists(store, model, name, np.nan))))
+    def read(arrays: Arrays) -> Dense:
+        centre, *sums = arrays[f"{name}.totals"]
+        return Dense(arrays["layer"], arrays["head"], arrays[name], centre.astype(np.float32),
+                     Sums(*sums))
+    return kept(store, model, ("dense", name), read)
 
 
 def cells(store: Store, model: str, kind: str, space: str) -> Cells | None:
     """Where in a map a model's heads are, by layer and head."""
-    return _current(store, store.memo.keep(
-        ("cells", model, kind, space),
-        lambda: Cells(*_lists(store, model, CELL_COLUMNS[kind, space], NOWHERE))))
+    name = CELL_COLUMNS[kind, space]
+    return kept(store, model, ("cells", name), lambda arrays: Cells(
+        arrays["layer"], arrays["head"], arrays[name], arrays[f"{name}.count"]))
+
+
+def counts(store: Store, model: str, name: str) -> Counts | None:
+    """How many heads of a model are in each bin of a measure, image by image."""
+    def read(arrays: Arrays) -> Counts:
+        low, high, k, first = arrays[f"{name}.span"]
+        return Counts(low, high, int(k), int(first), arrays[f"{name}.bins"])
+    return kept(store, model, ("counts", name), read)
+
+
+def by_image(store: Store, model: str, name: str) -> np.ndarray | None:
+    """float64[2, image]: a measure's sum over a model's heads, and how many are defined."""
+    return kept(store, model, ("by_image", name), lambda arrays: arrays[f"{name}.by_image"])
 
 
 def profile(store: Store, model: str, head: HeadKey | None) -> Profile | None:
     """Strength at each hop of a head, or the mean over a model's heads."""
-    found = store.memo.keep(("profile", model, head), lambda: _profile(store, model, head))
-    return found if len(found.known) == images(store) else None
+    def read(arrays: Arrays) -> Profile:
+        if head is None:
+            values, order = arrays["hop_strength.mean"], arrays["hop_strength.order"]
+        else:
+            row = _row(arrays, head)
+            values, order = arrays.row("hop_strength", row)[:arrays["hops"][row]], None
+        return Profile(values, np.isfinite(values).all(0), order)
+    return kept(store, model, ("profile", head), read)
 
 
-def _profile(store: Store, model: str, head: HeadKey | None) -> Profile:
-    table, where = ("model_series", "") if head is None else (
-        "head_series", "WHERE layer = $layer AND head = $head")
-    params = {} if head is None else {"layer": head[1], "head": head[2]}
-    rows = store.query("SELECT images, hops, hop_strength FROM "
-                       f"{store.part(table, model)} {where}", params)
-    shape = (rows["images"][0].as_py(), rows["hops"][0].as_py()) if rows.num_rows == 1 else (0, 0)
-    values = np.ascontiguousarray(_flat(rows["hop_strength"]).reshape(shape).T)
-    return Profile(values, np.isfinite(values).all(0))
+def measures(store: Store, head: HeadKey, names: Sequence[str]) -> np.ndarray | None:
+    """float32[measure, image]: what is measured of one head."""
+    return _kept(store, head[0], ("measures", head, tuple(names)), lambda arrays: np.stack(
+        [arrays.row(name, _row(arrays, head)) for name in names]))
 
 
-def images(store: Store) -> int:
-    """How many images the store has."""
-    (row,) = store.kept("SELECT count(*) AS n FROM images").to_pylist()
-    return row["n"]
+def _row(arrays: Arrays, head: HeadKey) -> int:
+    """Where a head is among the rows. Raises IndexError where it is not."""
+    return int(np.flatnonzero((arrays["layer"] == head[1]) & (arrays["head"] == head[2]))[0])
 
 
-def _current(store: Store, found: Some) -> Some | None:
-    return found if len(found.layer) and found.images == images(store) else None
-
-
-def _lists(store: Store, model: str, column: str, empty: float
-           ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Layer and head of each row, and the rows' lists as one array; `empty` where there is none."""
-    name = TABLES["head_series"].column(column).name
-    rows = store.query(f'SELECT layer, head, images, "{name}" AS list FROM '
-                       f'{store.part("head_series", model)}')
-    layer, head = rows["layer"].to_numpy(), rows["head"].to_numpy()
-    shape = len(layer), rows["images"][0].as_py() if rows.num_rows else 0
-    flat = _flat(rows["list"])
-    values = flat.reshape(shape) if flat.size else np.full(shape, empty)
-    order = np.lexsort((head, layer))
-    if (order == np.arange(len(order))).all():
-        return layer, head, values
-    return layer[order], head[order], values[order]
-
-
-def _flat(lists: pa.ChunkedArray) -> np.ndarray:
-    """What the lists hold, one after the other."""
-    return np.concatenate([chunk.flatten().to_numpy(zero_copy_only=False)
-                           for chunk in lists.chunks] or [np.empty(0, np.float32)])
+def kept(store: Store, model: str, key: Hashable, read: Callable[[Arrays], Some]) -> Some | None:
+    """What is read of a model's arrays, once; None where they are not of all images, or of no
+    such thing."""
+    file = places.model_folder(store.path, model) / FILE
+    def found() -> Some | None:
+        with opened(file) as arrays:
+            try:
+                if arrays is None or arrays.shape("hop_strength.mean")[-1] != images(store):
+                    return None
+                return read(arrays)
+            except (LookupError, ValueError, TypeError, OSError):
+                return None
+    return store.arrays.keep((model, key), found)

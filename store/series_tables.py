@@ -1,22 +1,51 @@
-"""The table that the page filters by images: every measure of a head over all images, in a row.
+"""What the page filters by images: every measure of a model as an array, heads x images.
 
-The other tables have a row per image and head; a filter of images then touches every row. Here a
-measure of a head is one list, so that a mean over the images that pass is a product of a matrix
-(heads x images) with a vector of zeros and ones. It holds nothing that other tables do not hold.
+The tables have a row per image and head; a filter of images then touches every row. In an array a
+mean over the images that pass is the product of a matrix with a vector of zeros and ones. A model
+has one file of arrays, which holds nothing that its rows do not say:
+
+    layer, head, hops       int16[row]: whose row it is, in order, and how many hops it has
+    MEASURE                 float32[row, image], NaN where undefined (zero ablation)
+    MEASURE.totals          float64[4, row]: a centre, how many images are defined, and the sums of
+                            what is left without the centre and of its squares
+    MEASURE.by_image        float64[2, image]: sum over the heads, and how many are defined
+    MEASURE.bins            int[image, bin]: heads in each bin (`store.bins`)
+    MEASURE.span            float64[4]: least and largest value, k and first bin
+    hop_strength            float32[row, hop, image]
+    hop_strength.mean       float32[hop, image]: over the heads that have a hop
+    hop_strength.order      uint16[hop, image]: the images in order of each hop's mean
+    KIND_SPACE_cells        uint16[row, image]: cell of the head's pattern in the map, CELLS x + y
+                            within the space's bounds; NOWHERE where it has none
+    KIND_SPACE_cells.count  int32[cell]: how many patterns of heads on images are in each
+
+and where the model has partial pruning, [row, mode, image] of its sample of images:
+
+    partial.image           int32[image]: their numbers
+    partial.words           text in JSON: "modes" in their order, "classes" by number
+    partial.there           bool: whether there is a row
+    partial.QUANTITY        float32, NaN where undefined
+    partial.listed          bool: whether there is a list of classes
+    partial.classes         int32[..., place]: the most probable classes, -1 after the last
+    partial.chances         float32[..., place]: their probabilities
 """
 
 from __future__ import annotations
 
 import pyarrow as pa
 
-from store.measures import FLOAT, PROFILE, SUMMARISED, Column
-from store.table import HEAD, INT, LAYER, MODEL, Table
+from store.measures import FLOAT, Column
+
+FILE = "series.safetensors"
+"""In a model's folder."""
+
+LAYOUT = "1"
+"""Changes when what is above does, so that files of an older layout are made again."""
 
 CELLS = 96
 """The pattern maps have so many cells along each axis, within the bounds of their space."""
 
 MOST_IMAGES = 20_000
-"""In a larger store, lists would be longer than a page can hold; it has no series."""
+"""In a larger store, arrays would be longer than a page can hold; it has no series."""
 
 NOWHERE = CELLS * CELLS
 """In place of a cell, where a head has no place in the map."""
@@ -24,36 +53,8 @@ NOWHERE = CELLS * CELLS
 CELL_COLUMNS = {(kind, space): f"{kind}_{space}_cells"
                 for kind in ("patch", "class") for space in ("autoencoder", "pca")}
 
-HEAD_SERIES = Table(
-    "head_series", "one row per model, layer and head: its measures over all images, each in one "
-    "list, [i] of image i, NULL where undefined (zero ablation where one is named); written where "
-    f"a store has no more than {MOST_IMAGES:,} images", "models/*/head_series.parquet",
-    ("model", "layer", "head"), (
-        MODEL, LAYER, HEAD,
-        Column("images", INT, "how many images the lists are over"),
-        Column("hops", INT, "K, how many hops hop_strength has for each image"),
-        *(Column(m.name, PROFILE, f"[i]: {m.name} of image i", m.label, m.unit, m.range, m.source,
-                 m.important) for m in SUMMARISED),
-        Column("hop_strength", PROFILE, "[i K + k]: hop_strength[k] of image i"),
-        *(Column(name, pa.list_(pa.uint16()),
-                 f"[i]: cell of its {kind} pattern on image i in the map of the {space} space, "
-                 f"{CELLS} x + y, x and y from 0 to {CELLS - 1} within the space's bounds; "
-                 f"{NOWHERE} where it has none; NULL before the patterns are fitted")
-          for (kind, space), name in CELL_COLUMNS.items()),
-    ), rows_at_once=1, packed=False)
-
 BOUNDS = {"autoencoder": "bounds", "pca": "pca_bounds"}
 """The columns of pattern_spaces that hold the bounds of each space's map."""
-
-MODEL_SERIES = Table(
-    "model_series", "one row per model: means over its heads, image by image; written with "
-    "head_series", "models/*/model_series.parquet", ("model",), (
-        MODEL,
-        Column("images", INT, "how many images the list is over"),
-        Column("hops", INT, "K, how many hops hop_strength has for each image"),
-        Column("hop_strength", PROFILE, "[i K + k]: hop_strength[k] of image i, mean over the "
-               "heads that have a hop k"),
-    ), packed=False)
 
 PLACES = {"autoencoder": ("x", "y"), "pca": ("pca_x", "pca_y")}
 """Columns of head_patterns and head_places: where a pattern lies in each map."""

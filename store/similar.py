@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +21,7 @@ from store.canon import KINDS, PATCH, STEPS, Kind
 from store.errors import StoreError
 from store.reader import Store
 from store.schema import TABLES
+from store.selection import HeadKey
 
 ROUNDING = PATCH.size / (12 * STEPS ** 2)
 """Squared deviation that rounding to bytes alone may cause: less of it is no pattern."""
@@ -43,6 +44,11 @@ class Heads:
     def nbytes(self) -> int:
         return sum(found.nbytes for found in self.deviations.values())
 
+    @cached_property
+    def squares(self) -> dict[str, np.ndarray]:
+        """|a|^2 of every head by kind of pattern; NaN where it has none."""
+        return {kind: np.square(found).sum(-1) for kind, found in self.deviations.items()}
+
     def at(self, layer: int, head: int) -> list[int]:
         """The row of a head; none where it is not among them."""
         return np.flatnonzero((self.layer == layer) & (self.head == head)).tolist()
@@ -64,17 +70,27 @@ def deviation(kind: Kind, patterns: np.ndarray) -> np.ndarray:
 def heads_of(store: Store) -> dict[str, Heads]:
     """The heads of every model that have a patch pattern, in order of layer and head. Models whose
     patterns are not made yet are missing."""
-    models = store.kept("SELECT DISTINCT model FROM heads WHERE patch_pattern IS NOT NULL "
-                        "ORDER BY model")["model"].to_pylist()
-    return {model: store.memo.keep(("heads", model), partial(_heads_of, store, model))
-            for model in models}
+    return store.memo.keep("heads with patterns", lambda: _read(store)).by_model
 
 
-def _heads_of(store: Store, model: str) -> Heads:
+@dataclass(frozen=True)
+class _All:
+    by_model: dict[str, Heads]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(heads.nbytes for heads in self.by_model.values())
+
+
+def _read(store: Store) -> _All:
+    """All models at once: the files hold many columns, and to look into each takes longest."""
     columns = ", ".join(f"{kind}_pattern" for kind in KINDS)
-    return _heads(store.query(
-        f"SELECT layer, head, pattern, {columns} FROM heads WHERE patch_pattern IS NOT NULL "
-        "AND model = $model ORDER BY layer, head", {"model": model}))
+    rows = store.query(f"SELECT model, layer, head, pattern, {columns} FROM heads "
+                       "WHERE patch_pattern IS NOT NULL ORDER BY model, layer, head")
+    names, starts = np.unique(np.array(rows["model"].to_pylist(), str), return_index=True)
+    ends = np.append(starts, rows.num_rows)[1:]
+    return _All({str(name): _heads(rows.slice(start, end - start))
+                 for name, start, end in zip(names, starts, ends, strict=True)})
 
 
 def _heads(rows: pa.Table) -> Heads:
@@ -102,11 +118,10 @@ def sums(a: Heads, b: Heads) -> tuple[np.ndarray, np.ndarray]:
     """<a, b> and |a|^2 + |b|^2 (a's head x b's head each), over the kinds that both heads have."""
     products, squares = np.zeros((2, len(a), len(b)))
     for kind in KINDS:
-        x, y = a.deviations[kind], b.deviations[kind]
-        both = ~np.isnan(x[:, 0])[:, None] & ~np.isnan(y[:, 0])
-        x, y = np.nan_to_num(x), np.nan_to_num(y)
-        products += x @ y.T
-        squares += both * (np.square(x).sum(-1)[:, None] + np.square(y).sum(-1))
+        own = a.squares[kind][:, None] + b.squares[kind]
+        both = ~np.isnan(own)
+        products += np.where(both, a.deviations[kind] @ b.deviations[kind].T, 0)
+        squares += np.where(both, own, 0)
     return products, squares
 
 
@@ -125,17 +140,44 @@ def alike(store: Store, model: str, layer: int, head: int, count: int = 10, acro
         models = [name for name in heads if name != model or not across]
     for name in models:
         _check_model(store, heads, name)
-    near = [{"model": name, "layer": y, "head": h, "pattern": pattern, "similarity": value}
-            for name in dict.fromkeys(models)
-            for y, h, pattern, value in zip(
-                heads[name].layer.tolist(), heads[name].head.tolist(), heads[name].pattern,
-                similarity(own, heads[name])[0].tolist(), strict=True)
-            if (name, y, h) != (model, layer, head)]
-    near.sort(key=lambda row: -row["similarity"])
-    said = _matches(store, model, layer, head)
-    return pa.Table.from_pylist([
-        row | said.get((row["model"], row["layer"], row["head"]), {}) for row in near[:count]],
-        schema=_SHOWN)
+    matches = _matches(store, model, layer, head)
+    near = [row for name in dict.fromkeys(models)
+            for row in _near(own, (model, layer, head), name, heads[name], matches)]
+    return _shown(sorted(near, key=lambda row: -row[3])[:count])
+
+
+def alike_of_each(store: Store, head: HeadKey, models: Sequence[str], each: int) -> pa.Table:
+    """As `alike`, of each of the models its `each` heads that are most like this one, and the one
+    that the assignment gives it. Models without patterns are left out; no row for such a head."""
+    heads = heads_of(store)
+    if head[0] not in heads or not heads[head[0]].at(*head[1:]):
+        return _shown([])
+    own, matches = _one(store, heads, *head), _matches(store, *head)
+    return _shown([row for name in models if name in heads
+                   for row in _near(own, head, name, heads[name], matches, each)])
+
+
+def _near(own: Heads, key: HeadKey, name: str, heads: Heads, matches: Mapping[HeadKey, tuple],
+          most: int | None = None) -> list[tuple]:
+    """The heads of a model as rows of what is shown, the most like `own` first and itself left out:
+    the first `most`, and the one that the assignment gives it."""
+    values = similarity(own, heads)[0]
+    itself = heads.at(*key[1:]) if name == key[0] else []
+    order = [i for i in np.argsort(-values, kind="stable").tolist() if i not in itself]
+    first = order[:most]
+    given = [i for model, y, h in matches if model == name for i in heads.at(y, h)]
+    rows = []
+    for i in first + [i for i in given if i not in first]:
+        y, h = int(heads.layer[i]), int(heads.head[i])
+        rows.append((name, y, h, float(values[i]), *matches.get((name, y, h), (None, None)),
+                     heads.pattern[i]))
+    return rows
+
+
+def _shown(rows: Sequence[tuple]) -> pa.Table:
+    columns = zip(*rows, strict=True) if rows else [()] * len(_SHOWN)
+    return pa.table([pa.array(values, kind) for values, kind in
+                     zip(columns, _SHOWN.types, strict=True)], schema=_SHOWN)
 
 
 _TYPES = {c.name: c.type for table in ("head_matches", "heads") for c in TABLES[table].columns}
@@ -143,13 +185,13 @@ _SHOWN = pa.schema([(name, _TYPES[name]) for name in (
     "model", "layer", "head", "similarity", "p_value", "matched", "pattern")])
 
 
-def _matches(store: Store, model: str, layer: int, head: int) -> dict[tuple, dict[str, object]]:
-    """What the assignments say of a head, by the other head."""
-    rows = store.kept("SELECT other_model, other_layer, other_head, p_value, matched "
-                       "FROM head_matches WHERE model = $model AND layer = $layer AND head = $head",
-                      {"model": model, "layer": layer, "head": head}).to_pylist()
-    return {(r["other_model"], r["other_layer"], r["other_head"]):
-            {"p_value": r["p_value"], "matched": r["matched"]} for r in rows}
+def _matches(store: Store, model: str, layer: int, head: int) -> dict[HeadKey, tuple]:
+    """What the assignments say of a head, p_value and matched, by the other head."""
+    rows = store.kept("SELECT layer, head, other_model, other_layer, other_head, p_value, matched "
+                      f"FROM {store.part('head_matches', model)}")
+    own = (rows["layer"].to_numpy() == layer) & (rows["head"].to_numpy() == head)
+    return {(r["other_model"], r["other_layer"], r["other_head"]): (r["p_value"], r["matched"])
+            for r in rows.take(pa.array(np.flatnonzero(own))).to_pylist()}
 
 
 def _one(store: Store, heads: Mapping[str, Heads], model: str, layer: int, head: int) -> Heads:

@@ -21,8 +21,8 @@ from store.remote import AnyPlace, Place
 SUMS = "SHA256SUMS"
 SUFFIX = ".sha256"
 FILES = ("images/*.parquet", "images/*.json", "models/*/*.parquet", "models/*/*.npz",
-         "models/*/*.json", "models/*/samples/*.json", "models/*/patterns/*.parquet",
-         "patterns/*.parquet")
+         "models/*/*.safetensors", "models/*/*.json", "models/*/samples/*.json",
+         "models/*/patterns/*.parquet", "patterns/*.parquet")
 """What may have a checksum beside it."""
 
 PIECE = 8 << 20

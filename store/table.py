@@ -18,7 +18,6 @@ class Table:
     """One table: its grain (`keys`), its columns, and the files that hold it inside a store.
 
     `rows_at_once`: rows of a Parquet row group, where one must be readable without its neighbours.
-    `packed`: compressed, as all tables are but those that must be read at once.
     """
 
     name: str
@@ -27,7 +26,6 @@ class Table:
     keys: tuple[str, ...]
     columns: tuple[Column, ...]
     rows_at_once: int | None = None
-    packed: bool = True
 
     @property
     def arrow(self) -> pa.Schema:

@@ -77,6 +77,10 @@ class StoreWriter:
         """Put any other file in its place, whole."""
         self._place_file(relative, lambda file: file.write_bytes(content))
 
+    def write_with(self, relative: str | Path, write: Callable[[Path], object]) -> None:
+        """Put a file in its place, whole, that something else writes to the path it is given."""
+        self._place_file(relative, write)
+
     def write_unit(self, relative: str | Path, tables: dict[str, pa.Table]) -> None:
         """Make a folder of Parquet files appear whole; if it is there already, it stays."""
         with self._scratch() as scratch:
@@ -176,12 +180,10 @@ def _write_parquet(table: pa.Table, file: Path, kind: Table | None = None) -> No
     floats = [path for path, kind in leaves if pa.types.is_floating(kind)]
     binary = [path for path, kind in leaves if pa.types.is_binary(kind)]
     others = [path for path, _ in leaves if path not in (*floats, *binary)]
-    packed = kind is None or kind.packed
-    pq.write_table(table, file, compression="zstd" if packed else "none",
+    pq.write_table(table, file, compression="zstd",
                    row_group_size=kind.rows_at_once if kind else None,
-                   use_dictionary=others if packed else False,
-                   use_byte_stream_split=floats if packed else False,
-                   write_statistics=[*others, *floats] if packed else others)
+                   use_dictionary=others, use_byte_stream_split=floats,
+                   write_statistics=[*others, *floats])
     _flush(file)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +22,7 @@ from store.selection import HeadKey
 
 HEIGHT = 245
 HOP_STRENGTH = TABLES["head_strength"].column("hop_strength")
+_KEY = ("model", "layer", "head")
 SERIES = 8
 """How many heads are overlaid at once."""
 
@@ -47,13 +50,9 @@ def layers(values: Values, models: list[Model], column: Column, chosen: tuple[He
 
 def _heads(values: Values, model: Model, column: Column, chosen: tuple[HeadKey, ...], depth: bool,
            i: int, count: int) -> dict:
-    spread = 0.7 / model.heads
-    aside = (i - (count - 1) / 2) * spread / (count + 1)  # models of one shape do not hide others
-    layer, head = np.indices((model.layers, model.heads))
-    x = layer + (head - (model.heads - 1) / 2) * spread + aside
-    said, texts = values.hover(model, column, "y")
+    said, texts, which = values.hover(model, column, "y")
     trace: dict = {
-        "type": "scatter", "x": numbers((x / max(1, model.layers - 1) if depth else x).ravel()),
+        "type": "scatter", "x": _x(model.layers, model.heads, i, count, depth),
         "y": numbers(values.model(model).ravel()), "mode": "markers", "name": plain(model.name),
         "marker": {"color": theme.model_colour(model.index),
                    "symbol": theme.model_symbol(model.index), "size": 7, "opacity": 0.8,
@@ -61,10 +60,21 @@ def _heads(values: Values, model: Model, column: Column, chosen: tuple[HeadKey, 
         "customdata": numbers(said.reshape(-1, said.shape[-1])), "meta": {"model": model.name},
         "selected": {"marker": {"opacity": 1, "size": 10}},
         "unselected": {"marker": {"color": theme.FAINT, "opacity": 0.6}}}
-    say(trace, texts.ravel())
+    say(trace, texts, which.ravel())
     if chosen:
         trace["selectedpoints"] = places(chosen, model)
     return trace
+
+
+@lru_cache(64)
+def _x(layers: int, heads: int, i: int, count: int, depth: bool) -> dict:
+    """float[heads of all layers]: the heads of a layer side by side, a little aside for each model
+    so that those of one shape do not hide others; packed."""
+    spread = 0.7 / heads
+    aside = (i - (count - 1) / 2) * spread / (count + 1)
+    layer, head = np.indices((layers, heads))
+    x = layer + (head - (heads - 1) / 2) * spread + aside
+    return numbers((x / max(1, layers - 1) if depth else x).ravel())
 
 
 def _maxima(layout: dict, models: list[Model]) -> None:
@@ -83,7 +93,7 @@ def _maxima(layout: dict, models: list[Model]) -> None:
             "text": f"ln {hops}{names}", "xref": "x domain", "x": 1.005, "xanchor": "left",
             "yref": "y", "y": math.log(hops), "font": {"size": 11, "color": colour},
             "yanchor": "bottom" if hops == highest else "top", "showarrow": False})
-    most = max(sum(m.hops == k.hops for m in models) for k in models)
+    most = max(Counter(m.hops for m in models).values())
     layout["margin"] = theme.margins(r=44 + 13 * most)
 
 
@@ -151,7 +161,7 @@ def _by_key(rows: pa.Table) -> dict[tuple, list[dict]]:
     """The rows of each series."""
     found: dict[tuple, list[dict]] = {}
     for row in rows.to_pylist():
-        found.setdefault((row["model"], row["layer"], row["head"]), []).append(row)
+        found.setdefault(tuple(row[c] for c in _KEY), []).append(row)
     return found
 
 
@@ -187,15 +197,14 @@ def _band(points: list[dict], one: Series, by_side: bool) -> list[dict]:
                           "%{customdata[3]:,} images<extra></extra>"}]
 
 
-def distribution(rows: pa.Table, series: list[Series], column: Column, bins: int,
+def distribution(rows: pa.Table, series: list[Series], column: Column,
                  focus: dict[tuple, float], filtered: bool, per_head: bool) -> Figure:
     """Histograms as steps, each of area 1 over its bins; grey outlines are without the filter."""
     figure = theme.bare(HEIGHT)
-    lo, hi = (rows["lo"][0].as_py(), rows["hi"][0].as_py()) if rows.num_rows else (0.0, 1.0)
-    edges = np.linspace(lo, hi, bins + 1) if hi > lo else np.linspace(lo - 0.5, lo + 0.5, bins + 1)
-    found = _by_key(rows)
+    edges, first = _edges(rows)
+    found = _counts(rows, first, len(edges) - 1)
     for one in series:
-        every, kept = _counts(found.get(one.key, []), bins)
+        every, kept = found.get(one.key, np.zeros((2, len(edges) - 1)))
         if filtered and every.sum():
             figure["data"].append(_steps(edges, every, one, theme.FAINT, ghost=True))
         if kept.sum():
@@ -215,11 +224,24 @@ def distribution(rows: pa.Table, series: list[Series], column: Column, bins: int
     return figure
 
 
-def _counts(rows: list[dict], bins: int) -> tuple[np.ndarray, np.ndarray]:
-    every, kept = np.zeros(bins), np.zeros(bins)
-    for r in rows:
-        every[r["bin"]], kept[r["bin"]] = r["everything"], r["kept"]
-    return every, kept
+def _edges(rows: pa.Table) -> tuple[np.ndarray, int]:
+    """float[bin + 1], from the first bin that holds anything to the last; and the first's number.
+    """
+    if not rows.num_rows:
+        return np.array([0.0, 1.0]), 0
+    bins = rows["bin"].to_numpy()
+    return np.arange(bins.min(), bins.max() + 2) * rows["width"][0].as_py(), int(bins.min())
+
+
+def _counts(rows: pa.Table, first: int, bins: int) -> dict[tuple, np.ndarray]:
+    """float[2, bins] of each series: how many are in a bin, and how many of them pass."""
+    keys = list(zip(*(rows[c].to_pylist() for c in _KEY), strict=True))
+    place = {key: i for i, key in enumerate(dict.fromkeys(keys))}
+    counts = np.zeros((len(place), 2, bins))
+    which, own = [place[key] for key in keys], rows["bin"].to_numpy() - first
+    for i, column in enumerate(("everything", "kept")):
+        counts[which, i, own] = rows[column].to_numpy()
+    return dict(zip(place, counts, strict=True))
 
 
 def _steps(edges: np.ndarray, counts: np.ndarray, one: Series, colour: str, ghost: bool) -> dict:

@@ -8,7 +8,7 @@ from dashapp.figures.heads import Values
 from dashapp.state import State
 from dashapp.views.base import Drawn, Rows, View, heads_on_show, over_images, shown
 from store import queries
-from store.queries import BINS, Ask, Query
+from store.queries import Ask, Query
 from store.schema import measure
 
 
@@ -67,7 +67,7 @@ def _draw_distribution(rows: Rows, state: State, facts: Facts) -> Drawn:
     filtered = bool(state.selection.images.clauses)
     figure = figures.distribution(
         rows["histogram"], figures.series_of(shown(state, facts), heads), measure(state.strength),
-        BINS, focus, filtered, bool(heads))
+        focus, filtered, bool(heads))
     of = "the chosen heads" if heads else "all heads of each model"
     line = "" if state.focus is None else f" Vertical line: image {state.focus}."
     grey = " Grey: all images." if filtered else ""

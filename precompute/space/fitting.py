@@ -66,7 +66,6 @@ def fit(patterns: Single, heads: Means, latent: int) -> Space:
 
 def forget(atlas: Atlas) -> None:
     """Take away all that was placed in spaces."""
-    for table in ("pattern_evidence", "pattern_clusters", "head_places", "head_patterns",
-                  "head_series"):
+    for table in ("pattern_evidence", "pattern_clusters", "head_places", "head_patterns"):
         for file in places.files_of(atlas.path, table):
             atlas.writer.remove(file.relative_to(atlas.path))

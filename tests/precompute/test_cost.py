@@ -17,12 +17,14 @@ from precompute.cost import (
     in_operations,
     in_time,
     laid_out,
+    lined_up,
     model_costs,
     total,
 )
 from precompute.stages import STAGES
 from store.reader import open_store
 from store.schema import TABLES
+from store.series_tables import CELL_COLUMNS, CELLS, FILE, MOST_IMAGES
 from store.writer import StoreWriter
 from tests.precompute.kills import command
 from tests.precompute.world import (
@@ -99,6 +101,10 @@ def test_bytes_are_about_those_of_the_files(world: Path, tmp_path: Path) -> None
         assert 0.5 < expected / found < 2, (name, expected, found)
     placed = store.files["head_patterns"]
     assert 0.5 < laid_out(vit, 9, len(placed)) / sum(f.stat().st_size for f in placed) < 2
+    file = tmp_path / "store" / "models" / "m" / FILE
+    fixed = (CELLS**2 + 1) * 4 * len(CELL_COLUMNS)
+    assert 0.5 < lined_up(vit, 9) / (file.stat().st_size - fixed) < 2
+    assert lined_up(vit, MOST_IMAGES + 1) == 0
 
 
 def test_costs_add_up_and_are_aligned() -> None:

@@ -1,15 +1,20 @@
-"""The lists of head_series hold what the rows of images hold, and are made again in time."""
+"""The arrays of a model hold what the rows of images hold, and are made again in time."""
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from precompute.series import line_up
-from store import places
+from store import places, series
 from store.reader import open_store
 from store.schema import IMPORTANCE, SUMMARISED
-from store.series_tables import BOUNDS, CELL_COLUMNS, CELLS, NOWHERE, PLACES
+from store.series_tables import BOUNDS, CELL_COLUMNS, CELLS, FILE, NOWHERE, PLACES
+from store.sums import find_damage
 from store.writer import StoreWriter
 from tests.synthetic import make_store
 
@@ -20,67 +25,109 @@ def path(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def row(path) -> dict:
-    (found,) = open_store(path).query(
-        "FROM head_series WHERE model = 'alpha' AND layer = 2 AND head = 1").to_pylist()
-    return found
+def arrays(path) -> dict[str, np.ndarray]:
+    return load_file(file_of(path))
 
 
-def per_image(path, table: str, column: str, also: str = "") -> list:
+def file_of(store: Path, model: str = "alpha") -> Path:
+    return places.model_folder(store, model) / FILE
+
+
+def rows_of(path, table: str, columns: str, also: str = "") -> dict[tuple, tuple]:
     rows = open_store(path).query(
-        f"SELECT {column} AS v FROM {table} WHERE model = 'alpha' AND layer = 2 AND head = 1 "
-        f"{also} ORDER BY image")
-    return rows["v"].to_pylist()
+        f"SELECT layer, head, image, {columns} FROM {table} WHERE model = 'alpha' {also}")
+    return {tuple(row[:3]): tuple(row[3:]) for row in zip(*rows.to_pydict().values(), strict=True)}
+
+
+def row_of(arrays, layer: int, head: int) -> int:
+    (found,) = np.flatnonzero((arrays["layer"] == layer) & (arrays["head"] == head))
+    return int(found)
+
+
+def test_heads_are_in_order_and_each_is_there_once(path, arrays):
+    rows = open_store(path).query("SELECT layer, head FROM heads WHERE model = 'alpha' "
+                                  "ORDER BY layer, head").to_pydict()
+    assert (arrays["layer"].tolist(), arrays["head"].tolist()) == (rows["layer"], rows["head"])
 
 
 @pytest.mark.parametrize("column", SUMMARISED, ids=lambda c: c.name)
-def test_a_list_holds_the_measure_of_every_image(path, row, column):
+def test_an_array_holds_the_measure_of_every_head_and_image(path, arrays, column):
     table, also = ("head_scores", "AND ablation = 'zero'") if column in IMPORTANCE else (
         "head_strength", "")
-    expected = per_image(path, table, f"{column.name}::DOUBLE", also)
-    assert len(expected) == row["images"] == 12
-    assert [v is None for v in row[column.name]] == [v is None for v in expected]
-    np.testing.assert_array_equal(
-        *(np.array([np.nan if v is None else v for v in values], np.float32)
-          for values in (row[column.name], expected)))
+    expected = rows_of(path, table, f"{column.name}::DOUBLE", also)
+    values = arrays[column.name]
+    assert values.size == len(expected) and values.shape[1] == 12
+    for (layer, head, image), (value,) in expected.items():
+        np.testing.assert_equal(values[row_of(arrays, layer, head), image],
+                                np.float32(np.nan if value is None else value))
 
 
-def test_the_profiles_are_one_after_the_other(path, row):
-    expected = np.array(per_image(path, "head_strength", "hop_strength"), np.float32)
-    assert row["hops"] == expected.shape[1]
-    np.testing.assert_array_equal(np.array(row["hop_strength"], np.float32), expected.ravel())
-    (mean,) = open_store(path).query("FROM model_series WHERE model = 'alpha'").to_pylist()
-    every = open_store(path).query("SELECT image, hop_strength AS v FROM head_strength "
-                                   "WHERE model = 'alpha' ORDER BY image")
-    profiles = np.array(every["v"].to_pylist()).reshape(12, -1, row["hops"])
-    np.testing.assert_allclose(mean["hop_strength"], profiles.mean(1).ravel(), rtol=1e-6)
+@pytest.mark.parametrize("column", SUMMARISED, ids=lambda c: c.name)
+def test_what_is_counted_of_a_measure_is_what_its_values_say(arrays, column):
+    values = arrays[column.name].astype(float)
+    known = np.isfinite(values)
+    centre, counts, sums, squares = arrays[f"{column.name}.totals"]
+    apart = np.where(known, values - centre[:, None], 0)
+    np.testing.assert_array_equal(counts, known.sum(1))
+    scale = max(1e-3, np.abs(values[known]).max(initial=0))
+    np.testing.assert_allclose(sums, apart.sum(1), atol=1e-5 * scale)
+    np.testing.assert_allclose(squares, np.square(apart).sum(1), rtol=1e-4, atol=1e-6 * scale**2)
+    by_image = np.stack([np.where(known, values, 0).sum(0), known.sum(0)])
+    np.testing.assert_allclose(arrays[f"{column.name}.by_image"], by_image, rtol=1e-6)
+    assert arrays[f"{column.name}.bins"].sum() == known.sum()
+    if known.any():
+        low, high, k, first = arrays[f"{column.name}.span"]
+        assert (low, high) == (values[known].min(), values[known].max())
+        edges = (first + np.arange(arrays[f"{column.name}.bins"].shape[1] + 1)) * 2.0**k
+        for image in range(values.shape[1]):
+            own = values[known[:, image], image]
+            expected = np.histogram(own, np.append(edges[:-1], np.inf))[0]
+            np.testing.assert_array_equal(arrays[f"{column.name}.bins"][image], expected)
+
+
+def test_the_profiles_are_those_of_the_rows(path, arrays):
+    expected = rows_of(path, "head_strength", "hop_strength")
+    profiles = arrays["hop_strength"]
+    for (layer, head, image), (profile,) in expected.items():
+        row = row_of(arrays, layer, head)
+        assert arrays["hops"][row] == len(profile)
+        np.testing.assert_array_equal(profiles[row, :len(profile), image],
+                                      np.float32(profile))
+    np.testing.assert_allclose(arrays["hop_strength.mean"], profiles.astype(float).mean(0),
+                               rtol=1e-6)
+    ranked = np.take_along_axis(arrays["hop_strength.mean"],
+                                arrays["hop_strength.order"].astype(int), 1)
+    assert (np.diff(ranked, axis=1) >= 0).all()
 
 
 @pytest.mark.parametrize(("kind", "space"), CELL_COLUMNS)
-def test_a_cell_is_where_the_pattern_lies(path, row, kind, space):
+def test_a_cell_is_where_the_pattern_lies(path, arrays, kind, space):
     (bounds,) = open_store(path).query(
         f"SELECT {BOUNDS[space]} AS b FROM pattern_spaces WHERE kind = '{kind}'").to_pylist()
-    for axis, name, low, high in ((0, PLACES[space][0], *bounds["b"][:2]),
-                                  (1, PLACES[space][1], *bounds["b"][2:])):
-        values = np.array(per_image(path, "head_patterns", name, f"AND kind = '{kind}'"))
-        cells = np.array(row[CELL_COLUMNS[kind, space]])
-        assert (cells < NOWHERE).all()
-        place = cells // CELLS if axis == 0 else cells % CELLS
-        expected = np.floor((values.astype(np.float32).astype(float) - low) / (high - low) * CELLS)
-        np.testing.assert_array_equal(place, np.clip(expected, 0, CELLS - 1))
+    expected = rows_of(path, "head_patterns", ", ".join(PLACES[space]), f"AND kind = '{kind}'")
+    cells = arrays[CELL_COLUMNS[kind, space]]
+    assert cells.size == len(expected)
+    for (layer, head, image), place in expected.items():
+        cell = cells[row_of(arrays, layer, head), image]
+        for value, found, low, high in zip(place, divmod(int(cell), CELLS), bounds["b"][::2],
+                                           bounds["b"][1::2], strict=True):
+            share = (float(np.float32(value)) - low) / (high - low)
+            assert found == np.clip(np.floor(share * CELLS), 0, CELLS - 1)
+    counted = arrays[f"{CELL_COLUMNS[kind, space]}.count"]
+    assert counted.sum() == cells.size and counted[cells[0, 0]] == (cells == cells[0, 0]).sum()
 
 
 def test_a_model_without_class_token_is_nowhere_in_the_class_map(path):
-    rows = open_store(path).query("SELECT h.class_pca_cells AS c FROM head_series h JOIN models m "
-                                  "USING (model) WHERE NOT m.class_token").to_pylist()
-    assert rows
-    assert {cell for row in rows for cell in row["c"]} == {NOWHERE}
+    without = open_store(path).query("SELECT model FROM models WHERE NOT class_token").to_pydict()
+    assert without["model"]
+    for model in without["model"]:
+        assert (load_file(file_of(path, model))["class_pca_cells"] == NOWHERE).all()
 
 
-def test_series_are_made_again_when_what_they_are_made_of_changes(path, tmp_path, capsys):
+def test_series_are_made_again_when_what_they_are_made_of_changes(tmp_path, capsys):
     store = make_store(tmp_path / "atlas", 12)
     writer = StoreWriter(store)
-    files = places.files_of(store, "head_series")
+    files = sorted(store.glob(f"models/*/{FILE}"))
     before = [file.read_bytes() for file in files]
     line_up(writer)
     assert "series" not in "".join(capsys.readouterr())
@@ -89,16 +136,27 @@ def test_series_are_made_again_when_what_they_are_made_of_changes(path, tmp_path
     assert "series" in "".join(capsys.readouterr())
     changed = [file.read_bytes() != old for file, old in zip(files, before, strict=True)]
     assert changed == ["alpha" in str(file) for file in files]
-    cells = open_store(store).query("SELECT patch_pca_cells AS c FROM head_series "
-                                    "WHERE model = 'alpha'").to_pylist()
-    assert any(cell == NOWHERE for row in cells for cell in row["c"])
+    assert (load_file(file_of(store))["patch_pca_cells"] == NOWHERE).any()
+    assert not find_damage(store)
 
 
-def test_a_store_of_too_many_images_has_no_series(path, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("content", [b"", b"{}", b"\xff" * 64, b"\x02\0\0\0\0\0\0\0[]"])
+def test_a_damaged_file_is_noticed_and_made_again(path, tmp_path, content):
+    store = tmp_path / "atlas"
+    shutil.copytree(path, store)
+    before = file_of(store).read_bytes()
+    file_of(store).write_bytes(content)
+    assert [damage.file for damage in find_damage(store)] == [file_of(store)]
+    assert series.dense(open_store(store), "alpha", "distance") is None
+    line_up(StoreWriter(store))
+    assert file_of(store).read_bytes() == before
+
+
+def test_a_store_of_too_many_images_has_no_series(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("precompute.series.MOST_IMAGES", 11)
     store = make_store(tmp_path / "atlas", 12)
-    for file in places.files_of(store, "head_series"):
+    for file in store.glob(f"models/*/{FILE}"):
         file.unlink()
     line_up(StoreWriter(store))
-    assert not places.files_of(store, "head_series")
+    assert not list(store.glob(f"models/*/{FILE}"))
     assert "12 images are more than 11" in "".join(capsys.readouterr())

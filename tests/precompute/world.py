@@ -9,11 +9,13 @@ from unittest import mock
 import numpy as np
 import timm
 from PIL import Image
+from safetensors.numpy import load_file
 from safetensors.torch import save_file
 
 from precompute import pipeline
 from store.reader import Store, open_store
 from store.schema import TABLES, Table
+from store.series_tables import FILE
 from tests.precompute.vits import randomise
 
 ARCHITECTURE = "vit_tiny_patch16_224"
@@ -66,9 +68,13 @@ def run(store: Path, images: Path, *specs: str, patterns: bool = False, **option
 
 
 def all_rows(store: Store) -> dict[str, list[dict]]:
-    """Every row of every table, in order of key; floats as they are."""
+    """Every row of every table, in order of key; floats as they are. With them the arrays that the
+    page filters by, by their bytes."""
     def keys(table: Table) -> str:
         return ", ".join(f'"{key}"' for key in table.keys)
 
+    files = sorted(Path(str(store.path)).glob(f"models/*/{FILE}"))
     return {name: store.query(f"SELECT * FROM {name} ORDER BY {keys(table)}").to_pylist()
-            for name, table in TABLES.items()}
+            for name, table in TABLES.items()} | {
+        FILE: [{name: array.tobytes() for name, array in load_file(file).items()}
+               for file in files]}

@@ -1,0 +1,78 @@
+"""Named arrays in one file, in the safetensors format (a header in JSON, then the bytes of each).
+
+Read with a few lines of our own, since the library reads local files only, and a store may be on
+object storage. Each read opens the file anew, so that header and bytes are of the same version.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import IO
+
+import numpy as np
+
+from store.remote import Place
+
+KINDS = {"F64": np.float64, "F32": np.float32, "I64": np.int64, "I32": np.int32, "I16": np.int16,
+         "U16": np.uint16, "U8": np.uint8, "BOOL": np.bool_}
+"""Types by their names in the format; all are little-endian, as numpy's are on what we run on."""
+
+NOTES = "__metadata__"
+LONGEST_HEADER = 100 << 20
+
+
+class Arrays:
+    """What an open file holds. `notes`: text by name. Raises ValueError where it is no such file.
+    """
+
+    def __init__(self, handle: IO[bytes]) -> None:
+        self._handle = handle
+        self._start = 8 + int.from_bytes(handle.read(8), "little")
+        if not 8 < self._start <= LONGEST_HEADER:
+            raise ValueError("no header")
+        self._entries: dict[str, Mapping] = json.loads(handle.read(self._start - 8))
+        self.notes: Mapping[str, str] = self._entries.pop(NOTES, {})
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        """An array, whole. Raises KeyError, ValueError."""
+        return self._read(name, self.shape(name), 0)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Raises KeyError."""
+        return tuple(self._entries[name]["shape"])
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._entries
+
+    def row(self, name: str, *place: int) -> np.ndarray:
+        """The part of an array at these places along its first axes. Raises KeyError, IndexError,
+        ValueError."""
+        shape = self.shape(name)
+        piece = int(np.ravel_multi_index(place, shape[:len(place)]))
+        return self._read(name, shape[len(place):], piece)
+
+    def _read(self, name: str, shape: Sequence[int], place: int) -> np.ndarray:
+        """So much of an array as has this shape, after so many pieces of that size."""
+        entry = self._entries[name]
+        kind, count = np.dtype(KINDS[entry["dtype"]]), math.prod(shape)
+        self._handle.seek(self._start + entry["data_offsets"][0] + place * count * kind.itemsize)
+        return np.frombuffer(self._handle.read(count * kind.itemsize), kind, count).reshape(shape)
+
+
+@contextmanager
+def opened(file: Place) -> Iterator[Arrays | None]:
+    """The arrays of a file; None where there is none that can be read."""
+    try:
+        handle = file.open("rb")
+    except OSError:
+        yield None
+        return
+    with handle:
+        try:
+            found = Arrays(handle)
+        except (OSError, ValueError, TypeError, AttributeError):
+            found = None
+        yield found
