@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dash import html
-
+from dashapp import html
 from store.pattern_tables import VERDICTS
 
 SPACES = {"autoencoder": "autoencoder", "pca": "PCA", "mean": "mean pattern"}
@@ -22,7 +21,7 @@ def table(rows: list[dict]) -> list:
             html.Table([html.Thead(head), html.Tbody(body)], className="evidence")]
 
 
-def _verdict(tests: list[dict[str, dict]]) -> html.P:
+def _verdict(tests: list[dict[str, dict]]) -> html.Element:
     """In how many tests which space was better, as their sentences say."""
     texts = [next(iter(found.values()))["text"] or "" for found in tests]
     counts = {verdict: sum(text.rstrip(".").endswith(verdict) for text in texts)
@@ -34,7 +33,7 @@ def _verdict(tests: list[dict[str, dict]]) -> html.P:
     return html.P([f"Of {both} tests that compare the two spaces, ", html.B(said), "."])
 
 
-def _line(test: str, detail: str, found: dict[str, dict], used: list[str]) -> html.Tr:
+def _line(test: str, detail: str, found: dict[str, dict], used: list[str]) -> html.Element:
     """A test: its numbers, and what they mean."""
     any_row = next(iter(found.values()))
     more = any_row["better"] > 0
@@ -55,7 +54,7 @@ def _best(found: dict[str, dict]) -> str:
         if len(known) > 1 else ""
 
 
-def _cell(row: dict | None, best: bool) -> html.Td:
+def _cell(row: dict | None, best: bool) -> html.Element:
     if row is None or row["value"] is None:
         return html.Td("")
     interval = "" if row["low"] is None else f"{row['low']:.3g} to {row['high']:.3g}"

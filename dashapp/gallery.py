@@ -5,9 +5,7 @@ from __future__ import annotations
 
 import json
 
-from dash import html
-
-from dashapp import theme
+from dashapp import html, theme
 from dashapp.facts import Facts
 from dashapp.figures.panes import short_name
 from dashapp.parts import button
@@ -43,10 +41,10 @@ def _tile(row: dict):
     tip = f"image {row['image']}{label}: {row['effect']:.3g} ({row['path']})"
     return html.Button(
         [html.Img(src=f"thumbnail/{row['image']}", alt=tip), html.Span(f"{row['effect']:.2g}")],
-        title=tip, **{"data-focus": str(row["image"])})  # type: ignore[arg-type]
+        title=tip, **{"data-focus": str(row["image"])})
 
 
-def kept(images: tuple[int, ...], focus: int | None, most: int = 24) -> html.Div:
+def kept(images: tuple[int, ...], focus: int | None, most: int = 24) -> html.Element:
     """A thumbnail per image of which attention is kept, the focused one marked."""
     tiles = [button(html.Img(src=f"thumbnail/{i}", alt=""), look="now" if i == focus else "",
                     tip=f"image {i}", focus=str(i)) for i in images[:most]]
@@ -54,7 +52,7 @@ def kept(images: tuple[int, ...], focus: int | None, most: int = 24) -> html.Div
     return html.Div([*tiles, html.Span(more, className="hint")], className="strip")
 
 
-def prototypes(rows: list[dict], kind: str, facts: Facts, chosen: bool) -> html.Div:
+def prototypes(rows: list[dict], kind: str, facts: Facts, chosen: bool) -> html.Element:
     """A tile per cluster of `pattern_queries.clusters`: its prototype, name and heads by model.
     Where heads are chosen, clusters without any of them are greyed."""
     found: dict[int, list[dict]] = {}
@@ -83,7 +81,7 @@ def _cluster(parts: list[dict], kind: str, facts: Facts, chosen: bool):
         keys=json.dumps([f"{p['keys']}@{p['model']}" for p in parts]))
 
 
-def alike(rows: list[dict], facts: Facts, kind: str) -> html.Div:
+def alike(rows: list[dict], facts: Facts, kind: str) -> html.Element:
     """A tile per head of `pattern_queries.alike`, model by model."""
     by_model: dict[str, list[dict]] = {}
     for row in rows:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 
-from dash import html
-
-from dashapp import theme
+from dashapp import html, theme
 from dashapp.facts import Facts
 from dashapp.figures.panes import short_name
 from dashapp.parts import button
@@ -25,7 +23,7 @@ def panel(rows: list[dict], state: State, facts: Facts) -> list:
             html.Div([_tile(row, state, facts) for row in rows[:MOST]], className="pair-tiles")]
 
 
-def _models(side: int, state: State, facts: Facts) -> html.Div:
+def _models(side: int, state: State, facts: Facts) -> html.Element:
     """A button per model on show: that one on this side. The other side's model turns the pair."""
     assert state.paired is not None
     made = []
@@ -42,7 +40,7 @@ def _models(side: int, state: State, facts: Facts) -> html.Div:
                      *made], className="turns")
 
 
-def _tile(row: dict, state: State, facts: Facts) -> html.Button:
+def _tile(row: dict, state: State, facts: Facts) -> html.Element:
     column = measure(state.compared)
     keys = [(row["model"], row["layer"], row["head"]),
             (row["other_model"], row["other_layer"], row["other_head"])]

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 
-from dash import html
-
-from dashapp import gallery, theme
+from dashapp import gallery, html, theme
 from dashapp.facts import Facts, Model
 from dashapp.figures.panes import short_name
 from dashapp.parts import button
@@ -14,6 +12,7 @@ from dashapp.pictures import head_picture
 from dashapp.pinned import pin_button
 from dashapp.state import LONGEST_SQL, State
 from store import queries
+from store.card_queries import image_card
 from store.literals import written_in
 from store.pattern_tables import KINDS
 from store.queries import Ask, Query
@@ -118,7 +117,7 @@ def focus(ask: Ask, state: State, facts: Facts) -> list:
     """The focused image: thumbnail, label and each model's five most probable classes."""
     if state.focus is None:
         return gallery.hardest(ask, state)
-    rows = queries.image_card(ask, state.focus).rows(ask.store).to_pylist()
+    rows = image_card(ask, state.focus).rows(ask.store).to_pylist()
     if not rows:
         return [html.P(f"There is no image {state.focus}.", className="hint")]
     image = rows[0]

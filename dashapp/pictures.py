@@ -10,12 +10,12 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Mapping
+from functools import lru_cache
 from urllib.parse import urlencode
 
 import numpy as np
-from dash import html
 
-from dashapp import theme
+from dashapp import html, theme
 from dashapp.facts import Facts, Model
 from store import pattern_queries
 from store.canon import KINDS, decode
@@ -84,20 +84,21 @@ def _palette() -> bytes:
 _PALETTE = _palette()
 
 
+@lru_cache(256)
 def head_url(model: str, kind: str, image: int | None) -> str:
     """Where the page finds `head_sheet`."""
     at = {} if image is None else {"image": image}
     return "pictures/heads.png?" + urlencode({"model": model, "kind": kind, **at})
 
 
-def head_picture(facts: Facts, key: HeadKey, kind: str, scale: int) -> html.Span:
+def head_picture(facts: Facts, key: HeadKey, kind: str, scale: int) -> html.Element:
     """A head's mean pattern, a cell of it `scale` pixels wide."""
     model, layer, head = key
     found = facts.model(model)
     return picture(head_url(model, kind, None), (layer, head), found.layers, kind, scale)
 
 
-def picture(url: str, place: tuple[int, int], rows: int, kind: str, scale: int) -> html.Span:
+def picture(url: str, place: tuple[int, int], rows: int, kind: str, scale: int) -> html.Element:
     """The pattern at (row, column) of a sheet of so many rows, a cell of it `scale` pixels wide."""
     size = scale * KINDS[kind].side
     return html.Span(className=f"picture {kind}", style={

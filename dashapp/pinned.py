@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
-from dash import html
 
-from dashapp import theme
+from dashapp import html, theme
 from dashapp.facts import Facts
 from dashapp.figures.panes import short_name
 from dashapp.parts import button
@@ -28,7 +27,7 @@ def written(head: HeadKey) -> str:
     return f"{head[1]}.{head[2]}@{head[0]}"
 
 
-def pin_button(head: HeadKey, text: str) -> html.Button:
+def pin_button(head: HeadKey, text: str) -> html.Element:
     return button(text, tip=f"pin {head[0]}, layer {head[1]}, head {head[2]}: it stays, and the "
                             "head chosen last is compared with it (Compare, E3)",
                   gesture=json.dumps({"kind": "pin", "keys": [written(head)]}))
@@ -47,7 +46,7 @@ def nothing(state: State, facts: Facts) -> list:
                 pin_button(state.opened, "Pin it")], className="hint")])]
 
 
-def _name(head: HeadKey, facts: Facts, room: int = 22) -> html.Span:
+def _name(head: HeadKey, facts: Facts, room: int = 22) -> html.Element:
     model, layer, number = head
     index = facts.model(model).index
     return html.Span([
@@ -83,7 +82,7 @@ def _key(row: dict) -> HeadKey:
     return row["model"], row["layer"], row["head"]
 
 
-def _card(what: str, head: HeadKey, about: Values, facts: Facts) -> html.Div:
+def _card(what: str, head: HeadKey, about: Values, facts: Facts) -> html.Element:
     row = about.get(head, {})
     score = row.get("pattern_score")
     pattern = row.get("pattern") or "no patch asks in it"
@@ -101,7 +100,7 @@ def _card(what: str, head: HeadKey, about: Values, facts: Facts) -> html.Div:
                  className="hint", title="0: it looks the same way in every image; at most 0.69")])
 
 
-def _between(two: tuple[HeadKey, HeadKey], about: Values, match: list[dict]) -> html.Div:
+def _between(two: tuple[HeadKey, HeadKey], about: Values, match: list[dict]) -> html.Element:
     """How alike the two patterns are, and whether the assignment pairs the two heads."""
     value = about.get(two[1], {}).get("similarity")
     if two[0] == two[1]:
@@ -121,7 +120,7 @@ def _between(two: tuple[HeadKey, HeadKey], about: Values, match: list[dict]) -> 
 
 
 def _table(title: str, columns: Sequence[Column], measured: dict[str, Values],
-           two: tuple[HeadKey, HeadKey], facts: Facts) -> html.Table:
+           two: tuple[HeadKey, HeadKey], facts: Facts) -> html.Element:
     heads = list(dict.fromkeys(two))
     lines = [_line(c, [measured.get(c.name, {}).get(head, {}) for head in heads]) for c in columns]
     marks = [html.Th(_name(head, facts, 12)) for head in heads]
@@ -130,7 +129,7 @@ def _table(title: str, columns: Sequence[Column], measured: dict[str, Values],
         html.Tbody([line for line in lines if line is not None])], className="measures")
 
 
-def _line(column: Column, found: list[dict]) -> html.Tr | None:
+def _line(column: Column, found: list[dict]) -> html.Element | None:
     """A measure of one head, or of two and their difference; None where no head has it."""
     if not any(math.isfinite(_number(row.get("value"))) for row in found):
         return None
@@ -139,7 +138,7 @@ def _line(column: Column, found: list[dict]) -> html.Tr | None:
     return html.Tr([name, *map(_cell, found), _difference(*found) if len(found) == 2 else None])
 
 
-def _difference(one: dict, other: dict) -> html.Td:
+def _difference(one: dict, other: dict) -> html.Element:
     """What the measure is more in the other; bold where the intervals do not overlap."""
     value = _number(other.get("value")) - _number(one.get("value"))
     apart = _number(one.get("high")) < _number(other.get("low")) \
@@ -148,7 +147,7 @@ def _difference(one: dict, other: dict) -> html.Td:
                    className="apart" if apart else "")
 
 
-def _cell(row: dict) -> html.Td:
+def _cell(row: dict) -> html.Element:
     value, low, high = (_number(row.get(name)) for name in ("value", "low", "high"))
     if math.isnan(value):
         return html.Td("–", title="not defined")

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dash import html
-
-from dashapp import theme
+from dashapp import html, theme
 from dashapp.figures import partial as figures
 from dashapp.figures.panes import short_name
 from dashapp.figures.strength import Series
@@ -19,7 +17,7 @@ TILES = 12
 
 
 def panel(rows: list[dict], series: Sequence[Series], state: State, images: Sequence[int],
-          focus: int | None, label: str | None) -> html.Div:
+          focus: int | None, label: str | None) -> html.Element:
     """A pair of lists for each head, from rows of `partial_queries.predictions`, and the images
     that have partial pruning; the focused image's `label` is marked."""
     lists: dict[tuple, list[dict]] = {}

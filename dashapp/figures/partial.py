@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from dashapp import theme
@@ -141,6 +142,7 @@ def _handles() -> dict[str, Any]:
             "hovertemplate": "%{text}<extra></extra>"}
 
 
+@cache
 def _icon(place: int, mode: str, chosen: bool) -> list[dict]:
     """A mode's matrix under the axis. Fills alone, no strokes: these stay sharp at any place."""
     where = {"type": "path", "xref": "x", "yref": "y2", "xsizemode": "pixel",
@@ -171,6 +173,7 @@ def _path(edges: Edges, inside: Inside, up: int) -> str:
         if inside(q, k))
 
 
+@cache
 def picture(mode: str) -> str:
     """A mode's matrix as an address of an image, SIDE pixels square."""
     half = SIDE // 2

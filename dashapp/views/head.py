@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from dash import html
-
-from dashapp import crop, gallery, panels, theme
+from dashapp import crop, gallery, html, panels, theme
 from dashapp.attention import Matrix, image_of, missing, picked
 from dashapp.facts import Facts
 from dashapp.figures import attention as figures

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dash import html
-
-from dashapp import predictions, theme
+from dashapp import html, predictions, theme
 from dashapp.facts import Facts, Model
 from dashapp.figures import partial as figures
 from dashapp.figures.strength import SERIES, Series, series_of
