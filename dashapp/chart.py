@@ -6,15 +6,44 @@ question that it shows; the tests make these checks instead (`go.Figure(figure)`
 
 from __future__ import annotations
 
-import base64
+import hashlib
+from binascii import b2a_base64
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+import orjson
 
 Figure = dict[str, Any]
 
-_TYPES = {"float64": "f8", "float32": "f4", "int32": "i4", "uint32": "u4", "int16": "i2",
-          "uint16": "u2", "int8": "i1", "uint8": "u1"}
+LONG = 1500
+"""Characters from which packed numbers are worth holding."""
+
+LIST = "\x02"
+"""What a held text begins with that is a list, as JSON (`assets/held.js`)."""
+
+
+class Held(str):
+    """A text of a trace that a page keeps, under its name, for the figures to come (`held.py`)."""
+
+    @cached_property
+    def name(self) -> str:
+        """A hash of it."""
+        return hashlib.blake2b(self.encode(), digest_size=8).hexdigest()
+
+
+class HeldList(list):
+    """A list that a page keeps. Not to be changed."""
+
+    @cached_property
+    def json(self) -> Held:
+        return Held(LIST + orjson.dumps(list(self)).decode())
+
+
+_TYPES: dict[type[np.generic], str] = {
+    np.float64: "f8", np.float32: "f4", np.int32: "i4", np.uint32: "u4", np.int16: "i2",
+    np.uint16: "u2", np.int8: "i1", np.uint8: "u1"}
+_SAFE = bytes.maketrans(b"+/", b"-_")
 
 
 def numbers(values: np.ndarray, kind: type[np.generic] = np.float32) -> dict[str, str]:
@@ -23,10 +52,8 @@ def numbers(values: np.ndarray, kind: type[np.generic] = np.float32) -> dict[str
     Up to three axes. NaN is a gap. As `customdata` it reaches hover templates and Plotly's own
     events (typed arrays there), but not Dash's `clickData`, which the page does not use.
     """
-    array = np.ascontiguousarray(values, kind)
-    packed = {"dtype": _TYPES[array.dtype.name],
-              "bdata": base64.b64encode(array.tobytes()).decode("ascii")}
-    return packed if array.ndim == 1 else packed | {"shape": ", ".join(map(str, array.shape))}
+    packed = {"dtype": _TYPES[kind], "bdata": _packed(np.ascontiguousarray(values, kind))}
+    return packed if values.ndim == 1 else packed | {"shape": ", ".join(map(str, values.shape))}
 
 
 def codes(values: np.ndarray, bits: int, step: float | None = None) -> dict[str, Any]:
@@ -53,21 +80,29 @@ def bits(which: np.ndarray) -> str:
     return _text(np.packbits(which, bitorder="little"))
 
 
-def say(trace: dict, texts: np.ndarray) -> None:
-    """Give a trace hover templates, object[...] of the axes of its marks, few of them distinct.
+def say(trace: dict, texts: list[str], which: np.ndarray) -> None:
+    """Give a trace hover templates: one of few texts for each of its marks, `which` one as
+    uint8[...] of the axes of the marks.
 
     Where they differ, the page makes the list of them (`said` in the trace's meta).
     """
-    few = list(dict.fromkeys(texts.flat))
-    if len(few) == 1:
-        trace["hovertemplate"] = few[0]
+    used = np.flatnonzero(np.bincount(which.ravel(), minlength=len(texts)))
+    if len(used) == 1:
+        trace["hovertemplate"] = texts[used[0]]
         return
-    place = {text: i for i, text in enumerate(few)}
-    which = np.fromiter((place[text] for text in texts.flat), np.uint8, texts.size)
+    place = np.zeros(len(texts), np.uint8)
+    place[used] = np.arange(len(used))
     trace["meta"] = {**trace.get("meta", {}), "said": {
-        "texts": few, "which": _text(which), "rows": len(texts) if texts.ndim > 1 else 0}}
+        "texts": [texts[i] for i in used], "which": _text(place[which]),
+        "rows": len(which) if which.ndim > 1 else 0}}
 
 
 def _text(array: np.ndarray) -> str:
     """Base64 without `/`, which JSON for a page writes as six characters."""
-    return base64.urlsafe_b64encode(array.tobytes()).decode("ascii")
+    return _packed(array, _SAFE)
+
+
+def _packed(array: np.ndarray, letters: bytes | None = None) -> str:
+    """Base64, with other letters; a long one is worth holding."""
+    text = b2a_base64(array.tobytes(), newline=False).translate(letters)
+    return text.decode() if len(text) < LONG else Held(text, "ascii")

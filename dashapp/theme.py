@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from functools import lru_cache
 from typing import Any
 
 from dashapp.chart import Figure
@@ -44,6 +45,7 @@ def glyph(index: int) -> str:
     return GLYPHS[index % len(GLYPHS)]
 
 
+@lru_cache(256)
 def tint(colour: str, alpha: float) -> str:
     """`#rrggbb` with an opacity."""
     r, g, b = (int(colour[i:i + 2], 16) for i in (1, 3, 5))

@@ -1,4 +1,4 @@
-// Long texts of figures are sent once and named after that (dashapp/held.py).
+// Long texts and lists of figures are sent once and named after that (dashapp/held.py).
 (function () {
   const MOST = 60;     // texts that are kept of a plot, the last ones used
   const kept = {};     // per plot: name -> text
@@ -9,23 +9,23 @@
     const whole = what === "keep" ? text.slice(`\x01keep ${name} `.length) : texts.get(name);
     texts.delete(name);
     texts.set(name, whole);
-    return whole;
+    return whole[0] === "\x02" ? JSON.parse(whole.slice(1)) : whole;
   }
 
   function restored(value, texts) {
     if (typeof value === "string") return value[0] === "\x01" ? found(value, texts) : value;
-    if (!value || typeof value !== "object" || Array.isArray(value)) return value;
+    if (Array.isArray(value)) return value.map((part) => restored(part, texts));
+    if (!value || typeof value !== "object") return value;
     return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, restored(v, texts)]));
   }
 
   window.headatlasHeld = {
     // The figure with all its texts, and the names of those that are held from now on.
     whole(sent, id) {
-      const figure = JSON.parse(sent);
       const texts = (kept[id] = kept[id] || new Map());
-      const data = figure.data.map((trace) => restored(trace, texts));
+      const figure = restored(JSON.parse(sent), texts);
       for (const name of [...texts.keys()].slice(0, -MOST)) texts.delete(name);
-      return [{ ...figure, data }, [...texts.keys()]];
+      return [figure, [...texts.keys()]];
     },
   };
 })();

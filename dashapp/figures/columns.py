@@ -2,22 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 
-def by_model(rows: pa.Table) -> dict[str, pa.Table]:
-    """The rows of each model; no copy where they come model by model."""
-    if not rows.num_rows:
+class Same:
+    """A table as a key: equal to another while the columns of both are the same memory.
+
+    What the store keeps is the same memory in every answer that it is part of; so what was made of
+    it can be kept too (`functools.lru_cache`). The key holds the table: no other takes its place.
+    """
+
+    def __init__(self, rows: pa.Table) -> None:
+        self.rows = rows
+        self._memory = tuple(rows.column_names), tuple(
+            part for column in rows.columns for chunk in column.chunks for part in _memory(chunk))
+
+    def __hash__(self) -> int:
+        return hash(self._memory)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Same) and self._memory == other._memory
+
+
+def _memory(chunk: pa.Array) -> Iterator[int | None]:
+    """Where the values of an array lie."""
+    yield from (chunk.offset, len(chunk))
+    yield from (None if buffer is None else buffer.address for buffer in chunk.buffers())
+    if isinstance(chunk, pa.DictionaryArray):
+        yield from _memory(chunk.dictionary)
+
+
+def spans(models: pa.ChunkedArray) -> dict[str, slice]:
+    """Where the rows of each model are; they come model by model."""
+    if not len(models):
         return {}
-    runs = pc.run_end_encode(pc.cast(rows["model"], pa.string()).combine_chunks())
-    found: dict[str, list[pa.Table]] = {}
-    start = 0
-    for name, end in zip(runs.values.to_pylist(), runs.run_ends.to_pylist(), strict=True):
-        found.setdefault(name, []).append(rows.slice(start, end - start))
-        start = end
-    return {name: pa.concat_tables(parts) for name, parts in found.items()}
+    runs = pc.run_end_encode(pc.cast(models, pa.string()).combine_chunks())
+    names, ends = runs.values.to_pylist(), runs.run_ends.to_pylist()
+    return {name: slice(start, end)
+            for name, start, end in zip(names, [0, *ends], ends, strict=False)}
 
 
 def floats(column: pa.ChunkedArray) -> np.ndarray:

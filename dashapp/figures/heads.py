@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
 
 from dashapp import theme
-from dashapp.chart import Figure, numbers, say
+from dashapp.chart import Figure, HeldList, numbers, say
 from dashapp.facts import Model
-from dashapp.figures.columns import by_model, floats
+from dashapp.figures.columns import floats, spans
 from dashapp.figures.panes import Pane, columns_for, height_of, name_above, panes
 from dashapp.theme import plain
 from store.schema import Column
@@ -26,45 +27,66 @@ class Values:
     """The rows of `queries.head_values` by head: value, interval, number of images."""
 
     def __init__(self, rows: pa.Table) -> None:
-        self._rows = by_model(rows)
-        self._grids: dict[tuple[str, str], np.ndarray] = {}
+        self._spans = spans(rows["model"])
+        self._place = [rows[c].to_numpy() for c in _PLACE]
+        self._numbers = np.stack([floats(rows[c]) for c in ("value", "low", "high", "images")])
+        self._grids: dict[str, np.ndarray] = {}
 
-    def model(self, model: Model, column: str = "value") -> np.ndarray:
+    def all(self, model: Model) -> np.ndarray:
+        """float64[4, layers, heads], not to be changed: value, ends of its interval, images; NaN
+        where undefined."""
+        if model.name not in self._grids:
+            grid = np.full((4, model.layers, model.heads), math.nan)
+            if own := self._spans.get(model.name):
+                layer, head = self._place
+                grid[:, layer[own], head[own]] = self._numbers[:, own]
+            self._grids[model.name] = grid
+        return self._grids[model.name]
+
+    def model(self, model: Model) -> np.ndarray:
         """float64[layers, heads], not to be changed; NaN where undefined."""
-        key = model.name, column
-        if key not in self._grids:
-            self._grids[key] = self._grid(model, column)
-        return self._grids[key]
+        return self.all(model)[0]
 
-    def _grid(self, model: Model, column: str) -> np.ndarray:
-        grid = np.full((model.layers, model.heads), math.nan)
-        rows = self._rows.get(model.name)
-        if rows is not None:
-            grid[rows["layer"].to_numpy(), rows["head"].to_numpy()] = floats(rows[column])
-        return grid
+    def undefined(self, models: list[Model]) -> list[Model]:
+        """Those of the models that were asked about and have no value at all."""
+        return [m for m in models if (m.name in self._spans or not self._spans)
+                and not np.isfinite(self.model(m)).any()]
 
     def at(self, rows: pa.Table, models: list[Model]) -> np.ndarray:
         """float64[row]: the values of the heads that other rows are about; NaN where undefined."""
-        name, layer, head = rows["model"].to_pylist(), *(rows[c].to_numpy() for c in _PLACE)
-        grids = {model.name: self.model(model) for model in models}
-        return np.array([grids[m][i, j] for m, i, j in zip(name, layer, head, strict=True)], float)
+        found, own = np.full(rows.num_rows, math.nan), spans(rows["model"])
+        layer, head = (rows[c].to_numpy() for c in _PLACE)
+        for model in models:
+            if (span := own.get(model.name)) is not None:
+                found[span] = self.model(model)[layer[span], head[span]]
+        return found
 
-    def hover(self, model: Model, measure: Column, mark: str) -> tuple[np.ndarray, np.ndarray]:
-        """What the mouse is told at each head: numbers, and the template that reads them.
+    def hover(self, model: Model, measure: Column, mark: str
+              ) -> tuple[np.ndarray, list[str], np.ndarray]:
+        """What the mouse is told at each head: numbers, the templates that read them, and which
+        one reads those of a head.
 
-        float32[layers, heads, 5]: layer, head, ends of the interval, images; and
-        object[layers, heads]. `mark`: where the template finds the value, y or z.
+        float32[layers, heads, 5]: layer, head, ends of the interval, images; and uint8[layers,
+        heads]. `mark`: where the template finds the value, y or z.
         """
-        layer, head = np.indices((model.layers, model.heads))
-        low, high, images = (self.model(model, column) for column in ("low", "high", "images"))
+        found = self.all(model)
+        said = np.empty((model.layers, model.heads, 5), np.float32)
+        said[..., :2] = _places(model.layers, model.heads)
+        said[..., 2:] = found[1:].transpose(1, 2, 0)
         name = f"<b>{plain(model.name)}</b> layer %{{customdata[0]}}, head %{{customdata[1]}}<br>"
         value = f"{name}{measure.label} %{{{mark}:.4~g}} {measure.unit}"
-        said = np.array([*(f"{value}{interval}{over}<extra></extra>"
-                           for interval in ("", INTERVAL) for over in ("", OVER)),
-                         f"{name}{measure.label}: not defined<extra></extra>"], object)
-        case = 2 * np.isfinite(low) + np.isfinite(images)
-        case = np.where(np.isfinite(self.model(model)), case, 4)
-        return np.stack([layer, head, low, high, images], -1), said[case]
+        texts = [*(f"{value}{interval}{over}<extra></extra>"
+                   for interval in ("", INTERVAL) for over in ("", OVER)),
+                 f"{name}{measure.label}: not defined<extra></extra>"]
+        value_known, low_known, _, images_known = np.isfinite(found).view(np.uint8)
+        case = np.where(value_known, 2 * low_known + images_known, np.uint8(4))
+        return said, texts, case
+
+
+@lru_cache(64)
+def _places(layers: int, heads: int) -> np.ndarray:
+    """float32[layers, heads, 2]: the layer and the number of each head."""
+    return np.moveaxis(np.indices((layers, heads), np.float32), 0, -1)
 
 
 def places(chosen: tuple[HeadKey, ...], model: Model) -> list[int]:
@@ -132,12 +154,12 @@ def _step(count: int, ticks: int) -> int:
 
 
 def _cells(values: Values, model: Model, measure: Column, n: str) -> dict:
-    said, texts = values.hover(model, measure, "z")
+    said, texts, which = values.hover(model, measure, "z")
     trace = {"type": "heatmap", "z": numbers(values.model(model)), "customdata": numbers(said),
              "coloraxis": "coloraxis", "xaxis": f"x{n}", "yaxis": f"y{n}", "xgap": 1, "ygap": 1,
              "hoverongaps": True, "name": plain(model.name),
              "meta": {"model": model.name, "grid": True}}
-    say(trace, texts)
+    say(trace, texts, which)
     return trace
 
 
@@ -182,9 +204,10 @@ def line(values: Values, models: list[Model], measure: Column, chosen: tuple[Hea
         if before is not None:
             figure["data"].append(_ghost(before, model, depth))
         figure["data"].append(_curve(values, model, measure, chosen, baseline, depth))
-    blocks, layers = _layer_strip(models, depth)
+    rows = tuple((m.layers, m.heads, m.index) for m in models)
     figure["layout"] |= {
-        "shapes": blocks + _baselines(models, baseline), "annotations": layers,
+        "shapes": _shapes(rows, depth, tuple(baseline.get(m.name) for m in models)),
+        "annotations": _layer_strip(rows, depth)[1],
         "margin": {"l": 64, "r": 14, "t": 8, "b": 42}, "dragmode": "select",
         "xaxis": {"title": {"text": "relative depth: running head / number of heads (0 = unpruned)"
                             if depth else "running head, layer by layer" +
@@ -202,37 +225,42 @@ def _line_range(models: list[Model], depth: bool) -> list[float]:
     return [-0.02, 1.02] if depth else [-0.02 * last, last * 1.01 + 0.5]
 
 
-def _x(model: Model, depth: bool) -> np.ndarray:
-    """float[1 + layers * heads]: 0 for the unpruned model, then a place per head."""
-    count = model.layers * model.heads
-    return np.arange(count + 1) / (count if depth else 1)
+@lru_cache(64)
+def _x(count: int, depth: bool, first: int = 0) -> dict:
+    """float[1 + heads]: 0 for the unpruned model, then a place per head; packed, from `first`."""
+    return numbers(np.arange(first, count + 1) / (count if depth else 1))
+
+
+@lru_cache(64)
+def _sizes(count: int) -> dict:
+    """uint8[1 + heads]: the unpruned model is drawn larger; packed."""
+    return numbers(np.array([9] + [5] * count), np.uint8)
 
 
 def _curve(values: Values, model: Model, measure: Column, chosen: tuple[HeadKey, ...],
            baseline: dict[str, float], depth: bool) -> dict:
     start, count = baseline.get(model.name, math.nan), model.layers * model.heads
-    y, low, high = (np.concatenate([[start], values.model(model, column).ravel()])
-                    for column in ("value", "low", "high"))
-    low[0] = high[0] = start
-    said, texts = values.hover(model, measure, "y")
+    y, low, high = np.full((3, 1 + count), start)
+    y[1:], low[1:], high[1:] = values.all(model)[:3].reshape(3, count)
+    said, texts, which = values.hover(model, measure, "y")
     unpruned = (f"<b>{plain(model.name)}</b> unpruned<br>{measure.label} %{{y:.4~g}} "
                 f"{measure.unit}<extra></extra>")
     colour = theme.model_colour(model.index)
     trace: dict = {
-        "type": "scatter", "x": numbers(_x(model, depth)), "y": numbers(y),
+        "type": "scatter", "x": _x(count, depth), "y": numbers(y),
         "mode": "lines+markers", "name": plain(model.name),
         "line": {"color": theme.tint(colour, 0.75), "width": 1.1},
-        "marker": {"size": numbers(np.array([9] + [5] * count), np.uint8), "color": colour,
+        "marker": {"size": _sizes(count), "color": colour,
                    "symbol": theme.model_symbol(model.index)},
         "error_y": {"type": "data", "array": numbers(high - y), "arrayminus": numbers(y - low),
                     "symmetric": False, "thickness": 1, "width": 0,
                     "color": theme.tint(colour, 0.4)},
-        "customdata": numbers(np.vstack([np.full(said.shape[-1], math.nan),
+        "customdata": numbers(np.vstack([np.full(said.shape[-1], math.nan, np.float32),
                                          said.reshape(count, -1)])),
         "meta": {"model": model.name},
         "selected": {"marker": {"opacity": 1, "size": 9}},
         "unselected": {"marker": {"opacity": 0.25, "color": theme.tint(colour, 1)}}}
-    say(trace, np.array([unpruned, *texts.flat], object))
+    say(trace, [unpruned, *texts], np.append(np.uint8(0), which + np.uint8(1)))
     if chosen:
         trace["selectedpoints"] = [0] + [i + 1 for i in places(chosen, model)]
     return trace
@@ -240,30 +268,39 @@ def _curve(values: Values, model: Model, measure: Column, chosen: tuple[HeadKey,
 
 def _ghost(before: Values, model: Model, depth: bool) -> dict:
     """The line over all images, in grey."""
-    return {"type": "scatter", "x": numbers(_x(model, depth)[1:]),
+    return {"type": "scatter", "x": _x(model.layers * model.heads, depth, 1),
             "y": numbers(before.model(model).ravel()), "mode": "lines",
             "line": {"color": theme.FAINT, "width": 1.5}, "hoverinfo": "skip"}
 
 
-def _baselines(models: list[Model], baseline: dict[str, float]) -> list[dict]:
-    """A dashed line per model at its unpruned value, as shapes."""
-    return [{"type": "line", "xref": "paper", "x0": 0, "x1": 1, "yref": "y", "opacity": 0.6,
-             "y0": baseline[m.name], "y1": baseline[m.name],
-             "line": {"color": theme.model_colour(m.index), "width": 1, "dash": "dash"}}
-            for m in models if not math.isnan(baseline.get(m.name, math.nan))]
+Row = tuple[int, int, int]
+"""Of a model: layers, heads, index."""
 
 
-def _layer_strip(models: list[Model], depth: bool) -> tuple[list[dict], list[dict]]:
-    """Under the line, a row of blocks per model: which x belongs to which layer."""
+@lru_cache(16)
+def _shapes(models: tuple[Row, ...], depth: bool, baseline: tuple[float | None, ...]) -> HeldList:
+    """The blocks under the line, and a dashed line per model at its unpruned value."""
+    return HeldList(_layer_strip(models, depth)[0] + [
+        {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "yref": "y", "opacity": 0.6,
+         "y0": value, "y1": value,
+         "line": {"color": theme.model_colour(index), "width": 1, "dash": "dash"}}
+        for (_, _, index), value in zip(models, baseline, strict=True)
+        if value is not None and math.isfinite(value)])
+
+
+@lru_cache(16)
+def _layer_strip(models: tuple[Row, ...], depth: bool) -> tuple[HeldList, HeldList]:
+    """Under the line, a row of blocks per model: which x belongs to which layer. Shapes and
+    annotations."""
     blocks: list[dict] = []
     names: list[dict] = [{"text": "layer", "x": -0.004, "xref": "paper", "y": len(models) / 2,
                           "yref": "y2", "xanchor": "right", "showarrow": False}]
-    for row, model in enumerate(models):
-        scale = model.layers * model.heads if depth else 1
-        step = _step(model.layers, 26)
-        for layer in range(model.layers):
-            x0, x1 = ((layer + side) * model.heads + 0.5 for side in (0, 1))
-            colour = theme.tint(theme.model_colour(model.index), 0.28 if layer % 2 else 0.12)
+    for row, (layers, heads, index) in enumerate(models):
+        scale = layers * heads if depth else 1
+        step = _step(layers, 26)
+        for layer in range(layers):
+            x0, x1 = ((layer + side) * heads + 0.5 for side in (0, 1))
+            colour = theme.tint(theme.model_colour(index), 0.28 if layer % 2 else 0.12)
             blocks.append({"type": "rect", "xref": "x", "yref": "y2", "x0": x0 / scale,
                            "x1": x1 / scale, "y0": row + 0.08, "y1": row + 0.92,
                            "fillcolor": colour, "line": {"width": 0}})
@@ -271,4 +308,4 @@ def _layer_strip(models: list[Model], depth: bool) -> tuple[list[dict], list[dic
                 names.append({"x": (x0 + x1) / 2 / scale, "y": row + 0.5, "xref": "x",
                               "yref": "y2", "text": str(layer), "showarrow": False,
                               "font": {"size": 10, "color": theme.MUTED}})
-    return blocks, names
+    return HeldList(blocks), HeldList(names)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from dashapp import theme
-from dashapp.chart import Figure, bits, codes, numbers
+from dashapp.chart import Figure, HeldList, bits, codes, numbers
 from dashapp.facts import Model
-from dashapp.figures.columns import by_model, flags, floats
+from dashapp.figures.columns import Same, flags, floats, spans
 from dashapp.figures.panes import Pane, columns_for, height_of, name_above, panes
 from dashapp.theme import plain
 from store.selection import Region
@@ -20,6 +22,9 @@ SVG_POINTS = 2000
 THUMBNAILS = 150
 HOVER_POINTS = 3000
 """With more dots than these in all, the mouse is told an image's number only, not its path."""
+
+TOLD = ("image", "path", "label", "predicted", "probability")
+"""What it is told else."""
 
 PLACE_BITS, COLOUR_BITS = 12, 8
 """How exactly dots travel: a 4,094th of a pane's width, a 254th of the colour scale."""
@@ -31,76 +36,126 @@ def draw(rows: pa.Table, models: list[Model], colour: Colour, *, regions: tuple[
     """`rows` as `queries.overview` gives them. Dots that do not pass the filters are greyed."""
     spots = panes(len(models), columns_for(len(models)), gap_x=0.025, gap_y=0.09)
     figure = theme.bare(height_of(len(models)))
+    axis, colours = _painted(Same(rows.select(["model", colour.name])), colour)
     layout = figure["layout"]
     layout |= {"dragmode": "lasso", "margin": {"l": 8, "r": 8, "t": 24, "b": 8},
-               "coloraxis": colour.axis, "modebar": {**layout["modebar"], "orientation": "h"}}
+               "coloraxis": axis, "modebar": {**layout["modebar"], "orientation": "h"}}
     gl = rows.num_rows / len(models) > SVG_POINTS
-    found = by_model(rows)
+    found = _dots(Same(rows.select(["model", "image", "x", "y"])))
+    told = _texts(Same(rows.select(["model", *TOLD]))) if rows.num_rows <= HOVER_POINTS else None
+    kept = flags(rows["kept"])
     for model, pane in zip(models, spots, strict=True):
-        dots = Dots.of(found.get(model.name, rows.slice(0, 0)), colour)
-        layout |= _axes(pane, _range(dots.x), _range(dots.y))
-        trace = _scatter(dots, model, colour, pane, gl)
-        _hover(trace, dots, model, rows.num_rows <= HOVER_POINTS)
+        dots, code = found.get(model.name, NO_DOTS), colours.get(model.name)
+        own = kept[dots.rows]
+        layout |= _axes(pane, dots.x_range, dots.y_range)
+        trace = _scatter(dots, code, own, model, pane, gl)
+        if told is None:
+            trace["hovertemplate"] = (f"<b>image %{{customdata}}</b><br>{plain(model.name)}"
+                                      "<extra></extra>")
+        else:
+            trace |= {"text": told.get(model.name, []), "hovertemplate": "%{text}<extra></extra>"}
         figure["data"].append(trace)
-        undefined = not np.isfinite(dots.values).any()
-        name_above(figure, model, pane, " <i>(colour undefined)</i>" if undefined else "")
+        name_above(figure, model, pane, "" if code else " <i>(colour undefined)</i>")
         layout["shapes"] += _outlines(regions, model, pane) + _mark(dots, focus, pane)
         if thumbnails:
-            layout["images"] += _thumbnails(dots, pane, image_url)
+            layout["images"] += _thumbnails(dots, own, pane, image_url)
     return figure
 
 
+@dataclass(frozen=True)
 class Colour:
-    """How dots are coloured: a number each, and the colour axis that reads them."""
+    """How dots are coloured: a number each, and the colour axis that reads them. `names`: of the
+    labels that have a colour."""
 
-    def __init__(self, name: str, title: str, rows: pa.Table, labels: list[str],
-                 diverging: bool = False) -> None:
-        self.name = name
-        self.categories = {"label": labels, "correct": ["correct", "wrong"]}.get(name)
-        self.axis = self._categorical() if self.categories else self._continuous(
-            title, self.values(rows), diverging)
+    name: str
+    title: str
+    names: tuple[str, ...] = ()
+    diverging: bool = False
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        return {"label": self.names, "correct": ("correct", "wrong")}.get(self.name, ())
 
     def values(self, rows: pa.Table) -> np.ndarray:
         """float[n]; NaN where undefined."""
         if self.name != "label":
             return floats(rows[self.name])
-        names, last = self.categories or [], len(self.categories or []) - 1
-        place = floats(pc.index_in(rows["label"], pa.array(names, pa.string())))
+        last = len(self.names) - 1
+        place = floats(pc.index_in(rows["label"], pa.array(self.names, pa.string())))
         value = np.where(np.isfinite(place), last - place, 0.0)
         return np.where(flags(rows["label"].is_valid()), value, np.nan)
 
-    def _categorical(self) -> dict:
-        names = list(self.categories or [])
+    def axis(self, values: np.ndarray) -> dict:
+        names = list(self.categories)
+        if not names:
+            return self._continuous(values)
         palette = ("#2f7f6f", "#c2410c") if self.name == "correct" else \
             tuple(theme.CATEGORIES[i % len(theme.CATEGORIES)] for i in range(len(names)))
         return theme.category_axis(self.name, names, palette)
 
-    def _continuous(self, title: str, values: np.ndarray, diverging: bool) -> dict:
+    def _continuous(self, values: np.ndarray) -> dict:
         known = values[np.isfinite(values)]
         low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
         low, high = (low, high) if high > low else (low - 0.5, high + 0.5)
-        split = diverging and low < 0
+        split = self.diverging and low < 0
         return {"cmin": low, "cmax": high,
                 "colorscale": theme.diverging(low, high) if split else
                 theme.scale(theme.SEQUENTIAL[1:]),
-                "colorbar": {**theme.BAR, "title": theme.bar_title(title),
+                "colorbar": {**theme.BAR, "title": theme.bar_title(self.title),
                              "lenmode": "pixels", "len": 230}}
 
 
+@lru_cache(4)
+def _painted(still: Same, colour: Colour) -> tuple[dict, dict[str, dict]]:
+    """The colour axis, and the colours of each model's dots, where any has one."""
+    values, found = colour.values(still.rows), {}
+    for model, own in spans(still.rows["model"]).items():
+        if np.isfinite(values[own]).any():
+            found[model] = codes(values[own], COLOUR_BITS, 1.0 if colour.categories else None)
+    return colour.axis(values), found
+
+
+@dataclass(frozen=True)
 class Dots:
-    """The dots of one model: the table's rows, and as arrays what is drawn of them."""
+    """Where the dots of one model are, which do not move: as arrays, packed, and as axes. `rows`:
+    theirs in the table."""
 
-    def __init__(self, rows: pa.Table, values: np.ndarray) -> None:
-        self.rows, self.values = rows, values
-        self.x, self.y = floats(rows["x"]), floats(rows["y"])
-        self.image, self.kept = rows["image"].to_numpy(), flags(rows["kept"])
-
-    @staticmethod
-    def of(rows: pa.Table, colour: Colour) -> Dots:
-        return Dots(rows, colour.values(rows))
+    rows: slice
+    x: np.ndarray
+    y: np.ndarray
+    image: np.ndarray
 
     def __len__(self) -> int:
-        return self.rows.num_rows
+        return len(self.x)
+
+    @cached_property
+    def x_range(self) -> list[float] | None:
+        return _range(self.x)
+
+    @cached_property
+    def y_range(self) -> list[float] | None:
+        return _range(self.y)
+
+    @cached_property
+    def trace(self) -> dict:
+        """What a trace says of their places, and of the numbers of the images (counted from the
+        first, if they run on without a gap)."""
+        packed = {"x": codes(self.x, PLACE_BITS), "y": codes(self.y, PLACE_BITS)}
+        if len(self) and (np.diff(self.image) == 1).all():
+            return {"meta": {"packed": packed | {"first": int(self.image[0])}}}
+        return {"meta": {"packed": packed}, "customdata": numbers(self.image, np.int32)}
+
+
+NO_DOTS = Dots(slice(0), np.empty(0), np.empty(0), np.empty(0, int))
+
+
+@lru_cache(4)
+def _dots(still: Same) -> dict[str, Dots]:
+    """The dots of each model."""
+    x, y = (floats(still.rows[axis]) for axis in "xy")
+    image = still.rows["image"].to_numpy()
+    return {model: Dots(own, x[own], y[own], image[own])
+            for model, own in spans(still.rows["model"]).items()}
 
 
 def _range(values: np.ndarray) -> list[float] | None:
@@ -120,46 +175,37 @@ def _axes(pane: Pane, x: list[float] | None, y: list[float] | None) -> dict:
             f"yaxis{pane.axis}": {**look, "domain": pane.y, "range": y, "anchor": f"x{pane.axis}"}}
 
 
-def _scatter(dots: Dots, model: Model, colour: Colour, pane: Pane, gl: bool) -> dict:
+def _scatter(dots: Dots, colours: dict | None, kept: np.ndarray, model: Model, pane: Pane,
+             gl: bool) -> dict:
     """A trace whose places, colours and passing dots are made from `packed` by the page."""
     size = 7 if len(dots) <= 800 else 5 if len(dots) <= 4000 else 3
-    packed: dict = {"x": codes(dots.x, PLACE_BITS), "y": codes(dots.y, PLACE_BITS)}
+    packed: dict = dict(dots.trace["meta"]["packed"])
     marker: dict = {"size": size, "color": theme.MUTED, "opacity": 0.6}
-    if np.isfinite(dots.values).any():
-        packed["colour"] = codes(dots.values, COLOUR_BITS, 1.0 if colour.categories else None)
+    if colours:
+        packed["colour"] = colours
         marker = {"size": size, "coloraxis": "coloraxis", "opacity": 0.9, "line": {"width": 0}}
-    if not dots.kept.all():
-        packed["kept"] = bits(dots.kept)
-    return {"type": "scattergl" if gl else "scatter", "mode": "markers",
+    if not kept.all():
+        packed["kept"] = bits(kept)
+    return {**dots.trace, "type": "scattergl" if gl else "scatter", "mode": "markers",
             "xaxis": f"x{pane.axis}", "yaxis": f"y{pane.axis}", "name": plain(model.name),
             "meta": {"model": model.name, "dots": len(dots), "packed": packed}, "marker": marker,
             "selected": {"marker": {"opacity": 0.9}},
             "unselected": {"marker": {"color": theme.FAINT, "opacity": 0.45}}}
 
 
-def _hover(trace: dict, dots: Dots, model: Model, told: bool) -> None:
-    """What the mouse is told, and the numbers of the images (counted from the first, if they run
-    on without a gap)."""
-    if len(dots) and (np.diff(dots.image) == 1).all():
-        trace["meta"]["packed"]["first"] = int(dots.image[0])
-    else:
-        trace["customdata"] = numbers(dots.image, np.int32)
-    if told:
-        trace |= {"text": _texts(dots.rows), "hovertemplate": "%{text}<extra></extra>"}
-    else:
-        trace["hovertemplate"] = (f"<b>image %{{customdata}}</b><br>{plain(model.name)}"
-                                  "<extra></extra>")
-
-
-def _texts(rows: pa.Table) -> list[str]:
+@lru_cache(4)
+def _texts(still: Same) -> dict[str, HeldList]:
+    """What the mouse is told of each dot of a model."""
+    rows = still.rows
     named = {name: plain(name) for column in ("label", "predicted")
              for name in pc.unique(rows[column]).to_pylist() if name is not None}
-    columns = (rows[c].to_pylist() for c in ("image", "path", "label", "predicted", "probability"))
-    return [f"<b>image {image}</b> {plain(path)}"
-            + (f"<br>label {named[label]}" if label is not None else "")
-            + (f"<br>predicted {named[predicted]} ({probability:.3f})"
-               if predicted is not None else "")
-            for image, path, label, predicted, probability in zip(*columns, strict=True)]
+    said = [
+        f"<b>image {image}</b> {plain(path)}"
+        + (f"<br>label {named[label]}" if label is not None else "")
+        + (f"<br>predicted {named[predicted]} ({probability:.3f})" if predicted is not None else "")
+        for image, path, label, predicted, probability
+        in zip(*(rows[c].to_pylist() for c in TOLD), strict=True)]
+    return {model: HeldList(said[own]) for model, own in spans(rows["model"]).items()}
 
 
 def _outlines(regions: tuple[Region, ...], model: Model, pane: Pane) -> list[dict]:
@@ -180,16 +226,16 @@ def _mark(dots: Dots, focus: int | None, pane: Pane) -> list[dict]:
             for i in (() if focus is None else np.flatnonzero(dots.image == focus))]
 
 
-def _thumbnails(dots: Dots, pane: Pane, image_url: str) -> list[dict]:
+def _thumbnails(dots: Dots, kept: np.ndarray, pane: Pane, image_url: str) -> list[dict]:
     """Images in place of dots, those that pass first, as many as a browser draws at ease."""
     n, placed = pane.axis, np.flatnonzero(np.isfinite(dots.x + dots.y))
     if not len(placed):
         return []
-    first = placed[np.argsort(~dots.kept[placed], kind="stable")][:THUMBNAILS]
+    first = placed[np.argsort(~kept[placed], kind="stable")][:THUMBNAILS]
     wide, high = (np.ptp(values[placed]) for values in (dots.x, dots.y))
     side = max(wide, high, 1e-6) / max(10, 1.6 * math.sqrt(len(first)))
     look = {"xref": f"x{n}", "yref": f"y{n}", "sizex": float(side), "sizey": float(side),
             "xanchor": "center", "yanchor": "middle", "layer": "above"}
     return [{**look, "source": f"{image_url}{dots.image[j]}", "x": float(dots.x[j]),
-             "y": float(dots.y[j]), "opacity": 1.0 if dots.kept[j] else 0.18}
+             "y": float(dots.y[j]), "opacity": 1.0 if kept[j] else 0.18}
             for j in np.sort(first)]

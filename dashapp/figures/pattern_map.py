@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
 
 from dashapp import pictures, theme
-from dashapp.chart import Figure, numbers
+from dashapp.chart import Figure, HeldList, numbers
 from dashapp.facts import Model
-from dashapp.figures.columns import by_model, flags, floats
-from dashapp.figures.heads import Values
+from dashapp.figures.columns import Same, flags, floats, spans
+from dashapp.figures.heads import Values, places
 from dashapp.theme import plain
 from store.schema import Column
 from store.selection import HeadKey
@@ -94,32 +95,48 @@ def draw(rows: pa.Table, models: list[Model], colours: Paint, chosen: tuple[Head
                "modebar": {**layout["modebar"], "orientation": "h"}}
     if colours.axis:
         layout["coloraxis"] = colours.axis
-    numbered = rows.append_column("number", pa.array(colours.numbers))
     gl = rows.num_rows > SVG_POINTS
-    found = by_model(numbered)
-    shown = [(model, Heads(found[model.name], model)) for model in models if model.name in found]
+    found = _heads(Same(rows))
+    shown = [(model, found[model.name]) for model in models if model.name in found]
     figure["data"] = [_scatter(heads, model, colours, chosen, kind, focus, gl)
                       for model, heads in shown]
     if chosen:
-        figure["data"] += _on_top([(model, heads, heads.at(chosen)) for model, heads in shown])
-    layout["shapes"] = [_ring(heads, place) for _, heads in shown
-                        for place in (heads.at((opened,)) if opened else ())]
+        figure["data"] += _on_top([(model, heads, heads.at(chosen, model))
+                                   for model, heads in shown])
+    layout["shapes"] = [_ring(heads, place) for model, heads in shown
+                        for place in (heads.at((opened,), model) if opened else ())]
     return figure
 
 
+@dataclass(frozen=True)
 class Heads:
-    """The heads of one model that have a place, as arrays."""
+    """The heads of one model that have a place: as arrays, and what a trace says of them. `rows`:
+    theirs in the table."""
 
-    def __init__(self, rows: pa.Table, model: Model) -> None:
-        self.rows, self.model = rows, model
-        self.layer, self.head = (rows[c].to_numpy().astype(int) for c in ("layer", "head"))
-        self.x, self.y, self.number = (floats(rows[c]) for c in ("x", "y", "number"))
+    rows: slice
+    layer: np.ndarray
+    head: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
+    trace: dict
 
-    def at(self, keys: tuple[HeadKey, ...]) -> np.ndarray:
+    def at(self, keys: tuple[HeadKey, ...], model: Model) -> np.ndarray:
         """Which of them these are: int[m], ascending."""
-        mine = [layer * self.model.heads + head for name, layer, head in keys
-                if name == self.model.name]
-        return np.flatnonzero(np.isin(self.layer * self.model.heads + self.head, mine))
+        mine = places(keys, model)
+        return np.flatnonzero(np.isin(self.layer * model.heads + self.head, mine)) if mine else \
+            np.empty(0, int)
+
+
+@lru_cache(8)
+def _heads(still: Same) -> dict[str, Heads]:
+    """The heads of each model."""
+    rows = still.rows
+    layer, head = (rows[c].to_numpy().astype(int) for c in ("layer", "head"))
+    x, y, texts = floats(rows["x"]), floats(rows["y"]), _texts(rows)
+    return {model: Heads(own, layer[own], head[own], x[own], y[own], {
+        "x": numbers(x[own]), "y": numbers(y[own]), "text": HeldList(texts[own]),
+        "customdata": numbers(np.stack([layer[own], head[own]], -1), np.uint16)})
+            for model, own in spans(rows["model"]).items()}
 
 
 def _on_top(chosen: list[tuple[Model, Heads, np.ndarray]]) -> list[dict]:
@@ -133,23 +150,23 @@ def _on_top(chosen: list[tuple[Model, Heads, np.ndarray]]) -> list[dict]:
 
 def _scatter(heads: Heads, model: Model, colours: Paint, chosen: tuple[HeadKey, ...], kind: str,
              focus: int | None, gl: bool) -> dict:
-    painted = colours.axis is not None and np.isfinite(heads.number).any()
-    marker = {"color": numbers(heads.number), "coloraxis": "coloraxis"} if painted else \
+    number = colours.numbers[heads.rows]
+    painted = colours.axis is not None and np.isfinite(number).any()
+    marker = {"color": numbers(number), "coloraxis": "coloraxis"} if painted else \
         {"color": theme.MUTED if colours.axis else theme.model_colour(model.index)}
     trace = {
-        "type": "scattergl" if gl else "scatter", "x": numbers(heads.x), "y": numbers(heads.y),
+        **heads.trace, "type": "scattergl" if gl else "scatter",
         "mode": "markers", "name": plain(model.name),
         "marker": {**marker, "symbol": theme.model_symbol(model.index), "size": 5 if gl else 8,
                    "opacity": 0.9, "line": {"width": 0 if gl else 0.7, "color": "#ffffff"}},
-        "customdata": numbers(np.stack([heads.layer, heads.head], -1), np.uint16),
-        "text": _texts(heads.rows), "hoverinfo": "none",
+        "hoverinfo": "none",
         "meta": {"model": model.name, "picture": {
             "url": pictures.head_url(model.name, kind, focus), "rows": model.layers,
             "columns": model.heads, "kind": kind}},
         "selected": {"marker": {"opacity": 1, "size": 10}},
         "unselected": {"marker": {"color": GREYED, "opacity": 0.5}}}
     if chosen:
-        trace["selectedpoints"] = heads.at(chosen).tolist()
+        trace["selectedpoints"] = heads.at(chosen, model).tolist()
     return trace
 
 
@@ -238,11 +255,11 @@ def _smoothed(rows: pa.Table, column: str) -> np.ndarray:
     """float32[BINS, BINS]: square roots of the counts, each spread over its neighbours."""
     counts = np.zeros((BINS, BINS))
     counts[rows["j"].to_numpy(), rows["i"].to_numpy()] = rows[column].to_numpy()
-    for axis in (0, 1):
-        padded = np.pad(counts, [(2, 2) if a == axis else (0, 0) for a in (0, 1)])
-        counts = np.sum([share * np.take(padded, range(i, i + BINS), axis)
-                         for i, share in enumerate((0.06, 0.24, 0.4, 0.24, 0.06))], axis=0)
-    return np.sqrt(counts).astype(np.float32)
+    return np.sqrt(_SPREAD @ counts @ _SPREAD).astype(np.float32)
+
+
+_SPREAD = sum(share * np.eye(BINS, k=k)
+              for k, share in ((-2, 0.06), (-1, 0.24), (0, 0.4), (1, 0.24), (2, 0.06)))
 
 
 def add_names(figure: Figure, centres: list[tuple[str, float, float]]) -> None:

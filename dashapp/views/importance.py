@@ -30,8 +30,9 @@ def _ask_line(ask: Ask, state: State, facts: Facts) -> dict[str, Query]:
 
 def _draw_matrix(rows: Rows, state: State, facts: Facts) -> Drawn:
     models, column = shown(state, facts), measure(state.importance)
-    why = why_undefined(rows["heads"], models, state)
-    figure = figures.matrix(figures.Values(rows["heads"]), models, column, heads_on_show(state),
+    values = figures.Values(rows["heads"])
+    why = why_undefined(values, models, state)
+    figure = figures.matrix(values, models, column, heads_on_show(state),
                             {name: theme.wrapped(text, 22) for name, text in why.items()})
     how = ("in the clean pass; nothing is pruned" if state.importance in CLEAN_PASS
            else "after zeroing one head at a time")
@@ -41,10 +42,11 @@ def _draw_matrix(rows: Rows, state: State, facts: Facts) -> Drawn:
 
 def _draw_line(rows: Rows, state: State, facts: Facts) -> Drawn:
     models, column = shown(state, facts), measure(state.importance)
-    why = why_undefined(rows["heads"], models, state)
+    values = figures.Values(rows["heads"])
+    why = why_undefined(values, models, state)
     before = figures.Values(rows["all images"]) if "all images" in rows else None
     defined = [m for m in models if m.name not in why]
-    figure = figures.line(figures.Values(rows["heads"]), models, column, heads_on_show(state),
+    figure = figures.line(values, models, column, heads_on_show(state),
                           _baseline(rows["baselines"], defined, state.importance),
                           state.axis == "depth", before)
     grey = " Grey: over all images." if before else ""
@@ -63,12 +65,9 @@ def _baseline(rows: pa.Table, models: list[Model], name: str) -> dict[str, float
             if r["probability"] is not None}
 
 
-def why_undefined(rows: pa.Table, models: list[Model], state: State) -> dict[str, str]:
+def why_undefined(values: figures.Values, models: list[Model], state: State) -> dict[str, str]:
     """A sentence for each model whose measure is NULL everywhere."""
-    missing = set(queries.undefined_models(rows))
-    known = set(rows["model"].to_pylist()) - missing
-    return {m.name: _reason(m, state) for m in models if m.name not in known
-            and (m.name in missing or rows.num_rows == 0)}
+    return {m.name: _reason(m, state) for m in values.undefined(models)}
 
 
 def _reason(model: Model, state: State) -> str:

@@ -21,15 +21,15 @@ def _ask(ask: Ask, state: State, facts: Facts) -> dict[str, Query]:
 def _draw(rows: Rows, state: State, facts: Facts) -> Drawn:
     table = rows["images"]
     figure = figures.draw(
-        table, shown(state, facts), _colour(table, state, facts), regions=state.selection.regions,
+        table, shown(state, facts), _colour(state, facts), regions=state.selection.regions,
         focus=state.focus, thumbnails=state.marks == "thumbnails")
     return Drawn(figure, _caption(state, facts))
 
 
-def _colour(table, state: State, facts: Facts) -> figures.Colour:
+def _colour(state: State, facts: Facts) -> figures.Colour:
     column = measure(state.importance)
     title = {"effect": column.title}.get(state.colour, COLOURS[state.colour])
-    return figures.Colour(state.colour, title, table, _labels(facts),
+    return figures.Colour(state.colour, title, tuple(_labels(facts)),
                           diverging=state.colour == "effect")
 
 

@@ -44,7 +44,7 @@ def _draw_map(rows: Rows, state: State, facts: Facts) -> Drawn:
     without = _without(state, facts)
     if not heads.num_rows:
         return Drawn(theme.empty(EMPTY, theme.wrapped(_nothing(state, facts), 60)), "")
-    clusters = _merged(rows["clusters"].to_pylist())
+    clusters = _merged(rows["clusters"].select(["cluster", "name", "heads", *"xy"]).to_pylist())
     colours = figures.paint(
         heads, state.paint, models, state.axis == "depth", measure(state.importance),
         Values(rows["importance"]) if "importance" in rows else None,

@@ -22,6 +22,7 @@ from store.queries import Ask, head_values
 from store.reader import open_store
 from store.schema import IMPORTANCE
 from store.selection import Heads, Selection
+from tests.dashapp.elements import read
 from tests.synthetic import MODELS, make_store
 
 BY_ID = {view.id: view for view in VIEWS if view.tab == "compare"}
@@ -283,5 +284,5 @@ def test_panels_hold_names_as_text(odd):
     facts = Facts.read(odd)
     state = replace(defaults(facts), tab="compare", pin=("<b>one</b>", 0, 0))
     content = draw_view(BY_ID["pinned"], odd, state, facts).content
-    assert all(isinstance(part, html.Div) for part in content)
+    assert all(isinstance(part, html.Div) for part in read(content))
     assert "<b>one</b>" in told(content)

@@ -101,8 +101,7 @@ def test_only_parameters_are_written_in():
 def test_a_chart_offers_the_console_where_a_link_can_hold_its_query(store):
     def offered(count: int) -> str:
         query = Query("SELECT $names::VARCHAR[] AS names", {"names": ["x" * 20] * count})
-        return json.dumps(panels.query_block("map", store, "name", query).to_plotly_json(),
-                          default=lambda part: part.to_plotly_json())
+        return json.dumps(panels.query_block("map", store, "name", query))
 
     assert "to-console" in offered(3)
     assert "to-console" not in offered(1000)

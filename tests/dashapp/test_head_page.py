@@ -16,6 +16,7 @@ from dashapp.facts import Block
 from dashapp.figures import attention as figures
 from dashapp.state import State, from_url
 from dashapp.views import VIEWS
+from tests.dashapp import elements
 from tests.dashapp.figures import read
 from tests.synthetic_patterns import KEPT, attention
 
@@ -45,7 +46,8 @@ def matrix_of(block: Block) -> Matrix:
 
 def drawn(view: str, search: str, store, facts):
     made = draw_view(BY_ID[view], store, from_url(search, facts)[0], facts)
-    return made if BY_ID[view].form == "panel" else replace(made, content=read(made.content))
+    as_drawn = elements.read if BY_ID[view].form == "panel" else read
+    return replace(made, content=as_drawn(made.content))
 
 
 @pytest.mark.parametrize("name", BLOCKS)

@@ -17,6 +17,7 @@ from dashapp.facts import Live
 from dashapp.figures import pattern_map
 from dashapp.state import PAINTS, from_url
 from dashapp.views import VIEWS
+from tests.dashapp import elements
 from tests.dashapp.figures import read
 from tests.synthetic import MODELS, make_store
 
@@ -25,7 +26,8 @@ BY_ID = {view.id: view for view in VIEWS}
 
 def drawn(view: str, search: str, store, facts):
     made = draw_view(BY_ID[view], store, from_url(search, facts)[0], facts)
-    return made if BY_ID[view].form == "panel" else replace(made, content=read(made.content))
+    as_drawn = elements.read if BY_ID[view].form == "panel" else read
+    return replace(made, content=as_drawn(made.content))
 
 
 def dots(figure) -> dict:

@@ -75,5 +75,5 @@ def test_a_model_name_is_never_markup():
     url = pictures.head_url("a'b\"c)d&e<f>", "patch", 3)
     assert not set("'\"()<> ") & set(url)
     shown = pictures.picture(url, (1, 2), 3, "class", 5)
-    assert shown.style["backgroundPosition"] == "-140px -70px"
-    assert shown.style["backgroundSize"] == "auto 210px"
+    assert shown["props"]["style"]["backgroundPosition"] == "-140px -70px"
+    assert shown["props"]["style"]["backgroundSize"] == "auto 210px"

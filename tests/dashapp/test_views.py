@@ -22,6 +22,7 @@ from store import queries
 from store.queries import Ask
 from store.schema import measure
 from store.selection import Selection
+from tests.dashapp import elements
 from tests.dashapp.figures import read
 
 BY_ID = {view.id: view for view in VIEWS}
@@ -63,6 +64,8 @@ def test_every_view_draws_every_state(view, search, store, facts):
     if BY_ID[view].form == "plot":
         read(made.content)
         assert made.caption or made.content["layout"]["annotations"]
+    else:
+        elements.read(made.content)
 
 
 NAMED_BY_TICKS = ("agreement", "ablated")
@@ -243,8 +246,8 @@ def test_names_are_never_markup(store, facts):
     model = replace(facts.model("alpha"), name="<img src=x onerror=alert(1)>%{z}")
     values = head_figures.Values(queries.head_values(
         Ask(store, ("alpha",), Selection()), "flip").rows(store))
-    _, texts = values.hover(model, measure("flip"), "z")
-    assert not any("<img" in text or "%{z}" in text for text in texts.ravel())
+    _, texts, _ = values.hover(model, measure("flip"), "z")
+    assert not any("<img" in text or "%{z}" in text for text in texts)
 
 
 @pytest.mark.parametrize(("bits", "planes"), [(8, 1), (12, 2)])
@@ -265,7 +268,7 @@ def test_many_dots_travel_small(facts):
         "model": ["alpha"] * n, "image": np.arange(5, n + 5), "x": rng.normal(size=n),
         "y": rng.normal(size=n), "path": ["p"] * n, "label": rng.choice(["cat", "dog"], n),
         "predicted": ["cat"] * n, "probability": rng.random(n), "kept": rng.random(n) < 0.3})
-    colour = overview_figures.Colour("label", "label", rows, ["cat", "dog"])
+    colour = overview_figures.Colour("label", "label", ("cat", "dog"))
     figure = overview_figures.draw(rows, [facts.model("alpha")], colour)
     assert len(json.dumps(figure)) < 8 * n
     (dots,) = read(figure).data
@@ -282,3 +285,14 @@ def test_a_view_is_redrawn_only_for_what_it_reads(view, facts):
     start, _ = from_url("", facts)
     other, _ = from_url("?image=3", facts)
     assert (view.key(start) != view.key(other)) == ("focus" in view.reads)
+
+
+def test_a_filter_changes_only_which_dots_pass(store, facts):
+    """What is the same in two answers is made once."""
+    one, other = (sent("overview", url, store, facts).content
+                  for url in ("?label=cat", "?label=dog"))
+    for before, after in zip(one["data"], other["data"], strict=True):
+        assert before.get("text") is after.get("text")
+        own, new = (trace["meta"]["packed"] for trace in (before, after))
+        assert [own[axis] is new[axis] for axis in ("x", "y")] == [True, True]
+        assert own["kept"] != new["kept"]
