@@ -21,15 +21,17 @@ from store.arrays import opened
 from store.bins import Counts
 from store.reader import Store
 from store.schema import IMPORTANCE, STRENGTH, SUMMARISED
-from store.series import Dense
+from store.series import Dense, Profile
 from store.series_tables import (
     BOUNDS,
     CELL_COLUMNS,
     CELLS,
+    ERRORS,
     FILE,
     LAYOUT,
     MOST_IMAGES,
     NOWHERE,
+    PLACE_COLUMNS,
     PLACES,
 )
 from store.writer import StoreWriter
@@ -110,6 +112,9 @@ def series(store: Store, spaces: Mapping[str, dict]) -> dict[str, np.ndarray]:
             found[name].ravel(), minlength=CELLS * CELLS + 1).astype(np.int32)
     mean = _mean(found["hop_strength"])
     order = np.argsort(mean, 1).astype(np.uint16)
+    found["hop_strength.spread"] = np.stack([_spread(one) for one in found["hop_strength"]])
+    for name in PLACE_COLUMNS.values():
+        found[name] = np.ascontiguousarray(found[name].swapaxes(0, 1))
     return found | {"hop_strength.mean": mean, "hop_strength.order": order} | partial_arrays(
         store, [(row["layer"], row["heads"]) for row in blocks])
 
@@ -143,6 +148,15 @@ def _mean(profiles: np.ndarray) -> np.ndarray:
     return mean.astype(np.float32)
 
 
+def _spread(profile: np.ndarray) -> np.ndarray:
+    """float64[hop, 4] of a row's [hop, image], over all images that have all its hops."""
+    own = np.isfinite(profile).any(1)
+    found = np.full((len(profile), 4), np.nan)
+    whole = Profile(profile[own], np.isfinite(profile[own]).all(0))
+    found[own] = whole.spread(np.ones(profile.shape[1], bool))
+    return found
+
+
 def _block(store: Store, spaces: Mapping[str, dict], layer: int, heads: int, count: int
            ) -> dict[str, np.ndarray]:
     """The arrays of one layer's heads."""
@@ -152,8 +166,10 @@ def _block(store: Store, spaces: Mapping[str, dict], layer: int, heads: int, cou
         **_measures(store, "head_strength", [c.name for c in STRENGTH], layer, heads, count)}
     profile = _hops(store, layer, heads, count)
     for (kind, space), name in CELL_COLUMNS.items():
-        found[name] = _cells(store, spaces[kind][BOUNDS[space]], kind, space, layer, heads, count) \
-            if kind in spaces else np.full((heads, count), NOWHERE, np.uint16)
+        bounds = spaces[kind][BOUNDS[space]] if kind in spaces else [0.0] * 4
+        placed = _placed(store, kind, space, layer, heads, count)
+        found[PLACE_COLUMNS[kind, space]] = placed
+        found[name] = _cells(placed, bounds)
     numbers = {"layer": layer, "hops": profile.shape[1]}
     return {"head": np.arange(heads, dtype=np.int16), "hop_strength": profile, **found,
             **{name: np.full(heads, number, np.int16) for name, number in numbers.items()}}
@@ -190,17 +206,25 @@ def _hops(store: Store, layer: int, heads: int, count: int) -> np.ndarray:
     return values
 
 
-def _cells(store: Store, bounds: list[float], kind: str, space: str, layer: int, heads: int,
-           count: int) -> np.ndarray:
-    """uint16[head, image]: cells of the map."""
-    x, y = PLACES[space]
-    rows = store.query(f"SELECT image, head, {x} AS x, {y} AS y FROM head_patterns WHERE "
-                       f"layer = $layer AND kind = $kind AND {x} IS NOT NULL",
+def _placed(store: Store, kind: str, space: str, layer: int, heads: int, count: int) -> np.ndarray:
+    """float32[head, image, 3]: x, y and error of its pattern in the map; NaN where it has none."""
+    columns = dict(zip("xye", (*PLACES[space], ERRORS[space]), strict=True))
+    asked = ", ".join(f"{column} AS {name}" for name, column in columns.items())
+    rows = store.query(f"SELECT image, head, {asked} FROM head_patterns WHERE layer = $layer "
+                       f"AND kind = $kind AND {columns['x']} IS NOT NULL",
                        {"layer": layer, "kind": kind})
-    cells = np.full((heads, count), NOWHERE, np.uint16)
-    i, j = (_along(rows[axis].to_numpy(), *ends) for axis, ends in (
-        ("x", bounds[:2]), ("y", bounds[2:])))
-    cells[_place(rows)] = CELLS * i + j
+    found = np.full((heads, count, 3), np.nan, np.float32)
+    found[_place(rows)] = np.stack([rows[name].to_numpy(zero_copy_only=False) for name in columns],
+                                   -1)
+    return found
+
+
+def _cells(placed: np.ndarray, bounds: list[float]) -> np.ndarray:
+    """uint16[head, image]: cells of the map."""
+    there = np.isfinite(placed[..., :2]).all(-1)
+    cells = np.full(there.shape, NOWHERE, np.uint16)
+    i, j = (_along(placed[there, axis], *bounds[2 * axis:2 * axis + 2]) for axis in (0, 1))
+    cells[there] = CELLS * i + j
     return cells
 
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+import pyarrow as pa
+
 from store import quick_partial
 from store.query import Ask, Query, quickly
+from store.reader import Store
 from store.schema import MODES, RANKED, TABLES
 from store.selection import HeadKey, Heads, Predicate, Selection
 
@@ -79,7 +83,23 @@ def leaders(ask: Ask, importance: str, most: int) -> Query:
     models = Ask(ask.store, ask.models[:most], Selection()).models_only
     return Query(f"SELECT model, layer, head FROM heads {models.where} QUALIFY row_number() OVER "
                  f"(PARTITION BY model ORDER BY {first}, layer, head) = 1 ORDER BY model",
-                 models.params)
+                 models.params, quick=lambda store: _leaders(store, set(ask.models[:most]),
+                                                             _rank(importance)))
+
+
+_RANKS = "SELECT model, layer, head, {} FROM heads ORDER BY model, layer, head".format(
+    ", ".join(f"{m.name}_rank" for m in RANKED))
+
+
+def _leaders(store: Store, models: set[str], rank: str) -> pa.Table:
+    rows = store.kept(_RANKS)
+    own, everywhere = (rows[name].to_numpy(zero_copy_only=False)
+                       for name in (rank, _rank(_EVERYWHERE)))
+    first: dict[str, int] = {}
+    for row in np.argsort(np.where(np.isfinite(own), own, everywhere), kind="stable").tolist():
+        first.setdefault(rows["model"][row].as_py(), row)
+    kept = [first[model] for model in sorted(models.intersection(first))]
+    return rows.select(["model", "layer", "head"]).take(pa.array(kept, pa.int64()))
 
 
 def measured(ask: Ask) -> Query:

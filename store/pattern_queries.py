@@ -6,24 +6,22 @@ Names of columns come from tables in this file, values travel as parameters.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from store import kept, quick
+from store import kept, quick, row_groups
 from store.query import Ask, Query, quickly
 from store.reader import Store
 from store.schema import TABLES
 from store.selection import HeadKey, Predicate
-from store.series_tables import BOUNDS, CELLS, PLACES
+from store.series_tables import BOUNDS, CELLS, ERRORS, PLACES
 from store.similar import alike_of_each, heads_of
 
 MOST_FILTERED = 1000
 """Images that the density of what passes the filters is made of, if more pass."""
-
-ERRORS = {"autoencoder": "error", "pca": "pca_error"}
-"""The column of a space's reconstruction errors."""
 
 MEANS = {"patch": "patch_pattern", "class": "class_pattern"}
 CODES = {"patch": "patch", "class": "class"}
@@ -67,11 +65,6 @@ def places(ask: Ask, kind: str, space: str, focus: int | None) -> Query:
     table, image = ("head_places", "") if focus is None else ("head_patterns", "image = $focus")
     among = _of_kind(ask, kind).and_(Predicate(image, {} if focus is None else {"focus": focus}))
 
-    def placed_there(store: Store) -> pa.Table:
-        return _known_of(store, kind, store.query(
-            f"SELECT model, layer, head, {x} AS x, {y} AS y, {error} AS error FROM {table} "
-            f"{among.where} AND {x} IS NOT NULL", among.params))
-
     return Query(f"""
 SELECT p.model, p.layer, p.head, p.{x} AS x, p.{y} AS y, p.{error} AS error, c.cluster,
        h.pattern, h.pattern_score, h.content_dependence
@@ -79,7 +72,11 @@ FROM (SELECT * FROM {table} {among.where}) p JOIN heads h USING (model, layer, h
 LEFT JOIN (SELECT model, layer, head, cluster FROM head_places WHERE kind = $kind) c
 USING (model, layer, head)
 WHERE p.{x} IS NOT NULL ORDER BY p.model, p.layer, p.head""".strip(), among.params,
-                 quick=None if focus is None else placed_there)
+                 quick=None if focus is None else quickly(_placed, ask, kind, space, focus))
+
+
+def _placed(ask: Ask, kind: str, space: str, focus: int) -> pa.Table:
+    return _known_of(ask.store, kind, quick.places(ask, kind, space, focus))
 
 
 def _known_of(store: Store, kind: str, rows: pa.Table) -> pa.Table:
@@ -259,26 +256,37 @@ def attention(head: HeadKey, image: int) -> Query:
     read: the head's matrix on that image."""
     params = {**_key(head), "image": image}
 
-    def quick(store: Store) -> pa.Table:
-        return store.query(_attention(store.part("attention", head[0]),
-                                      store.part("layers", head[0])), params)
+    return Query(f"""
+SELECT a.*, {", ".join(f"l.{c}" for c in _GEOMETRY)}
+FROM (SELECT * FROM attention WHERE {_HEAD} AND image = $image) a
+JOIN (SELECT * FROM layers WHERE model = $model AND layer = $layer) l
+USING (model, layer)""".strip(), params, _links, partial(_attention, head, image))
 
-    return Query(_attention("attention", "layers"), params, _links, quick)
 
-
-def _attention(attention: str, layers: str) -> str:
-    geometry = ", ".join(f"l.{c}" for c in _GEOMETRY)
-    return f"""
-SELECT a.*, {geometry}
-FROM (SELECT * FROM {attention} WHERE {_HEAD} AND image = $image) a
-JOIN (SELECT * FROM {layers} WHERE model = $model AND layer = $layer) l
-USING (model, layer)""".strip()
+def _attention(head: HeadKey, image: int, store: Store) -> pa.Table | None:
+    """The head's row group, with the geometry of its block."""
+    model, layer, number = head
+    row = row_groups.read(store, "attention", model, (image, layer, number))
+    blocks = store.kept(f"SELECT layer, {', '.join(_GEOMETRY)} FROM layers WHERE model = $model",
+                        {"model": model})
+    block = blocks.filter(pc.equal(blocks["layer"], layer))
+    if row is None or not block.num_rows:
+        return None
+    for name in _GEOMETRY:
+        row = row.append_column(name, block[name])
+    return row
 
 
 _GEOMETRY = [c.name for c in TABLES["layers"].columns if c.name not in ("model", "layer")]
 
 
 def _links(store: Store, rows: pa.Table) -> pa.Table:
+    """Once for the views of one matrix."""
+    said = rows.select(_GRAIN).to_pylist()
+    return store.memo.keep(("links", repr(said)), lambda: _unpacked(rows))
+
+
+def _unpacked(rows: pa.Table) -> pa.Table:
     matrices = [kept.whole(kept.decode(row), row) for row in rows.to_pylist()]
     whole = matrices[0] if matrices else np.empty((0, 0), np.float32)
     query, key = np.nonzero(np.isfinite(whole))

@@ -65,7 +65,8 @@ WHERE p.{_MODELS} ORDER BY p.model, p.image""".strip()
     answer = quickly(_overview, ask, images, importance)
     if importance is None:
         return Query(f"SELECT *, {ask.images.expression} AS kept FROM (\n{images})\n"
-                     "ORDER BY model, image", ask.models_only.and_(ask.images).params, quick=answer)
+                     "ORDER BY model, image", ask.models_only.and_(ask.images).params, quick=answer,
+                     brief=True)
     heads = _chosen(ask)
     return Query(f"""
 WITH effect AS (
@@ -74,7 +75,7 @@ WITH effect AS (
 )
 SELECT *, {ask.images.expression} AS kept FROM (
 {images}) LEFT JOIN effect USING (model, image)
-ORDER BY model, image""".strip(), heads.and_(ask.images).params, quick=answer)
+ORDER BY model, image""".strip(), heads.and_(ask.images).params, quick=answer, brief=True)
 
 
 def _overview(ask: Ask, images: str, importance: str | None) -> pa.Table:

@@ -21,17 +21,19 @@ class Query:
     """SQL and its named parameters; `then`: what is made of its rows before anyone sees them.
 
     The SQL is what a question means. `quick` answers the same with what is in memory, where it can;
-    None where it cannot. A test holds the one against the other.
+    None where it cannot. A test holds the one against the other. `brief`: the answer is not kept,
+    since it is large and quickly made of what is.
     """
 
     sql: str
     params: Mapping[str, object] = field(default_factory=dict)
     then: Callable[[Store, pa.Table], pa.Table] | None = None
     quick: Callable[[Store], pa.Table | None] | None = None
+    brief: bool = False
 
     def rows(self, store: Store) -> pa.Table:
-        key = ("asked", self.sql, pickle.dumps(dict(self.params)))
-        found = store.memo.keep(key, lambda: self._ask(store))
+        found = self._ask(store) if self.brief else store.memo.keep(
+            ("asked", self.sql, pickle.dumps(dict(self.params))), lambda: self._ask(store))
         return found if self.then is None else self.then(store, found)
 
     def _ask(self, store: Store) -> pa.Table:

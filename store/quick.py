@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from store import series
 from store.bins import Counts, Row, exponent
 from store.query import Ask
 from store.schema import SUMMARISED, measure
@@ -22,12 +23,12 @@ from store.selection import HeadKey
 from store.series import (
     Dense,
     NoSeriesError,
-    Profile,
     by_image,
     cells,
     counts,
     dense,
     profile,
+    spread,
 )
 from store.series_tables import CELLS
 
@@ -128,12 +129,18 @@ def profiles(ask: Ask, heads: Sequence[HeadKey], focus: int | None) -> pa.Table:
     passing = ask.passing
 
     def one(series: tuple[str, HeadKey | None]) -> dict[str, np.ndarray]:
-        whole = profile(ask.store, *series)
-        if whole is None:
+        model, head = series
+        whole = profile(ask.store, model, head) \
+            if head is None or focus is not None or not passing.all() else None
+        found = spread(ask.store, head) if head and passing.all() else \
+            None if whole is None else whole.spread(passing)
+        if found is None:
             raise NoSeriesError
-        hops = len(whole.values)
-        return {**_keys(*series, hops), **_spread(whole, passing), "hop": np.arange(hops),
-                "focus": np.full(hops, np.nan) if focus is None else whole.values[:, focus]}
+        at = np.full(len(found), np.nan) if whole is None or focus is None \
+            else whole.values[:, focus]
+        return {**_keys(model, head, len(found)), "hop": np.arange(len(found)), "focus": at,
+                **dict(zip(("mean", "low", "high"), found.T, strict=False)),
+                "n": found[:, 3].astype(int)}
 
     parts = list(_THREADS.map(one, _series(ask, heads)))
     schema = {**_KEY, "hop": BIG, "mean": DOUBLE, "low": DOUBLE, "high": DOUBLE, "focus": DOUBLE,
@@ -149,15 +156,6 @@ def _keys(model: str, head: HeadKey | None, count: int) -> dict[str, np.ndarray]
     layer, number = (None, None) if head is None else head[1:]
     return {"model": np.full(count, model, object), "layer": np.full(count, layer, object),
             "head": np.full(count, number, object)}
-
-
-def _spread(whole: Profile, passing: np.ndarray) -> dict[str, np.ndarray]:
-    """Mean, quartiles and count at each hop."""
-    kept = (passing & whole.known).astype(np.float32)
-    low, high = whole.quantiles(passing, (0.25, 0.75))
-    count = kept.sum()
-    mean = np.where(whole.known, whole.values, 0) @ kept / count if count else low
-    return {"mean": mean, "low": low, "high": high, "n": np.full(len(mean), int(count))}
 
 
 def histogram(ask: Ask, name: str, heads: Sequence[HeadKey]) -> pa.Table:
@@ -253,3 +251,16 @@ def cloud(ask: Ask, kind: str, space: str, most: int) -> tuple[np.ndarray, np.nd
 
 def _histogram(places: np.ndarray) -> np.ndarray:
     return np.bincount(places.ravel(), minlength=CELLS * CELLS + 1)
+
+
+def places(ask: Ask, kind: str, space: str, image: int) -> pa.Table:
+    """Model, layer, head, x, y and error of every head that has a place in the map on an image."""
+    found = _each(lambda model: series.places(ask.store, model, kind, space, image), ask.models)
+    parts = []
+    for model, own in found.items():
+        there = np.isfinite(own.values[:, 0])
+        x, y, error = own.values[there].T
+        parts.append({"model": np.full(len(x), model, object), "layer": own.layer[there],
+                      "head": own.head[there], "x": x, "y": y, "error": error})
+    single = pa.float32()
+    return _table({**_KEY, "x": single, "y": single, "error": single}, _joined(parts))

@@ -147,9 +147,13 @@ class Store:
 
     def part(self, table: str, model: str) -> str:
         """What to select from in place of a table for the rows of one model: its files alone."""
+        return _source(table, self.files_of(table, model))
+
+    def files_of(self, table: str, model: str) -> list[Place]:
+        """The files that hold a table's rows of one model."""
         self._need([table])
         folder = f"/models/{places.slug(model)}/"
-        return _source(table, [file for file in self._bound[table].files if folder in str(file)])
+        return [file for file in self._bound[table].files if folder in str(file)]
 
     def query(self, sql: str, params: Params = ()) -> pa.Table:
         """The rows of one of our own statements, as an Arrow table."""

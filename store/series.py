@@ -13,14 +13,14 @@ from typing import TypeVar
 
 import numpy as np
 
-from store import places
 from store.arrays import Arrays, opened
 from store.bins import Counts
 from store.memo import Sized
 from store.passing import images
+from store.places import model_folder
 from store.reader import Store
 from store.selection import HeadKey
-from store.series_tables import CELL_COLUMNS, FILE
+from store.series_tables import CELL_COLUMNS, FILE, PLACE_COLUMNS
 
 Some = TypeVar("Some", bound=Sized)
 
@@ -159,6 +159,15 @@ class Profile:
         return np.array([at[int(step)] + part * (at[min(int(step) + 1, last)] - at[int(step)])
                          for step, part in steps])
 
+    def spread(self, passing: np.ndarray) -> np.ndarray:
+        """float64[hop, 4]: mean, quartiles, and of how many of the images that pass."""
+        kept = passing & self.known
+        low, high = self.quantiles(passing, (0.25, 0.75))
+        count = kept.sum()
+        mean = low if not count else np.where(self.known, self.values, 0) @ kept.astype(
+            np.float32) / count
+        return np.stack([mean, low, high, np.full(len(mean), count)], -1)
+
     def _ranked(self, passing: np.ndarray, places: Sequence[int]) -> np.ndarray:
         """float32[hop, place]: the values that come at these places in order, from 0."""
         if self.order is None:
@@ -173,6 +182,19 @@ class Cells(Rows):
     each, int32[cell]."""
 
     count: np.ndarray
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Rows of heads: float32[row, 3], x, y and error of their patterns in a map."""
+
+    layer: np.ndarray
+    head: np.ndarray
+    values: np.ndarray
+
+    @property
+    def nbytes(self) -> int:
+        return self.values.nbytes
 
 
 def dense(store: Store, model: str, name: str) -> Dense | None:
@@ -216,9 +238,23 @@ def profile(store: Store, model: str, head: HeadKey | None) -> Profile | None:
     return kept(store, model, ("profile", head), read)
 
 
+def spread(store: Store, head: HeadKey) -> np.ndarray | None:
+    """Of a head's strength at each hop over all images, as `Profile.spread`."""
+    def read(arrays: Arrays) -> np.ndarray:
+        row = _row(arrays, head)
+        return arrays.row("hop_strength.spread", row)[:arrays["hops"][row]]
+    return kept(store, head[0], ("spread", head), read)
+
+
+def places(store: Store, model: str, kind: str, space: str, image: int) -> Placed | None:
+    """Where in a map a model's heads are on an image."""
+    return kept(store, model, ("places", kind, space, image), lambda arrays: Placed(
+        arrays["layer"], arrays["head"], arrays.row(PLACE_COLUMNS[kind, space], image)))
+
+
 def measures(store: Store, head: HeadKey, names: Sequence[str]) -> np.ndarray | None:
     """float32[measure, image]: what is measured of one head."""
-    return _kept(store, head[0], ("measures", head, tuple(names)), lambda arrays: np.stack(
+    return kept(store, head[0], ("measures", head, tuple(names)), lambda arrays: np.stack(
         [arrays.row(name, _row(arrays, head)) for name in names]))
 
 
@@ -230,7 +266,7 @@ def _row(arrays: Arrays, head: HeadKey) -> int:
 def kept(store: Store, model: str, key: Hashable, read: Callable[[Arrays], Some]) -> Some | None:
     """What is read of a model's arrays, once; None where they are not of all images, or of no
     such thing."""
-    file = places.model_folder(store.path, model) / FILE
+    file = model_folder(store.path, model) / FILE
     def found() -> Some | None:
         with opened(file) as arrays:
             try:

@@ -14,6 +14,9 @@ has one file of arrays, which holds nothing that its rows do not say:
     hop_strength            float32[row, hop, image]
     hop_strength.mean       float32[hop, image]: over the heads that have a hop
     hop_strength.order      uint16[hop, image]: the images in order of each hop's mean
+    hop_strength.spread     float64[row, hop, 4]: mean, quartiles and count over all images
+    KIND_SPACE_places       float32[image, row, 3]: x, y and error of the head's pattern in the map,
+                            NaN where it has none
     KIND_SPACE_cells        uint16[row, image]: cell of the head's pattern in the map, CELLS x + y
                             within the space's bounds; NOWHERE where it has none
     KIND_SPACE_cells.count  int32[cell]: how many patterns of heads on images are in each
@@ -53,11 +56,16 @@ NOWHERE = CELLS * CELLS
 CELL_COLUMNS = {(kind, space): f"{kind}_{space}_cells"
                 for kind in ("patch", "class") for space in ("autoencoder", "pca")}
 
+PLACE_COLUMNS = {key: name.replace("cells", "places") for key, name in CELL_COLUMNS.items()}
+
 BOUNDS = {"autoencoder": "bounds", "pca": "pca_bounds"}
 """The columns of pattern_spaces that hold the bounds of each space's map."""
 
 PLACES = {"autoencoder": ("x", "y"), "pca": ("pca_x", "pca_y")}
 """Columns of head_patterns and head_places: where a pattern lies in each map."""
+
+ERRORS = {"autoencoder": "error", "pca": "pca_error"}
+"""The column of a space's reconstruction errors."""
 
 BOUND_COLUMNS = tuple(
     Column(name, pa.list_(FLOAT), f"x0, x1, y0, y1 of the map of the {space} space: what its "

@@ -50,6 +50,7 @@ QUESTIONS = {
     "predictions": lambda ask: partial_queries.predictions(ask, "cls", CHOSEN.heads, None),
     "predictions at an image": lambda ask: partial_queries.predictions(
         ask, "head", CHOSEN.heads, 2),
+    "leaders": lambda ask: partial_queries.leaders(ask, "true_probability_drop", 2),
     "hardest": lambda ask: queries.hardest(ask, "probability_drop", 7),
     "cloud": lambda ask: pattern_queries.cloud(ask, "patch", "autoencoder"),
     "cloud of class patterns": lambda ask: pattern_queries.cloud(ask, "class", "pca", 4),
@@ -105,6 +106,17 @@ def assert_alike(name: str, found: pa.ChunkedArray, expected: pa.ChunkedArray) -
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=3e-6 * scale, err_msg=name)
     else:
         assert found.to_pylist() == expected.to_pylist(), name
+
+
+def test_a_row_group_is_the_row_of_the_sql(store):
+    kept = pattern_queries.kept_images().rows(store).to_pylist()
+    assert kept
+    for one in kept:
+        query = pattern_queries.attention((one["model"], 1, 0), one["image"])
+        found, expected = query.quick(store), store.query(query.sql, dict(query.params))
+        assert found.to_pylist() == expected.to_pylist()
+        assert found.column_names == expected.column_names
+    assert pattern_queries.attention((one["model"], 99, 0), one["image"]).quick(store) is None
 
 
 def test_without_series_of_all_images_the_rows_answer(path, tmp_path):
