@@ -95,12 +95,10 @@ class OverHttp:
 
 @dataclass(frozen=True)
 class Answer:
-    """What one callback took and sent. `cpu`: seconds of this process, all its threads; `sent`,
-    `raw`: bytes, compressed and not."""
+    """What one callback took and sent. `sent`, `raw`: bytes, compressed and not."""
 
     output: str
     seconds: float
-    cpu: float
     sent: int
     raw: int
     failed: bool
@@ -115,10 +113,6 @@ class Gesture:
     @property
     def seconds(self) -> float:
         return sum(a.seconds for a in self.answers)
-
-    @property
-    def cpu(self) -> float:
-        return sum(a.cpu for a in self.answers)
 
     @property
     def sent(self) -> int:
@@ -176,13 +170,13 @@ class Page:
 
     def _call(self, callback: dict, heard: list[Property]) -> tuple[Answer, list[Property]]:
         body = json.dumps(self._request(callback, heard)).encode()
-        start, busy = time.perf_counter(), time.process_time()
+        start = time.perf_counter()
         reply = self._server.ask(UPDATE, body)
-        seconds, cpu = time.perf_counter() - start, time.process_time() - busy
+        seconds = time.perf_counter() - start
         if reply.status not in (200, 204):
             raise RuntimeError(f"{callback['output'][:60]} answered {reply.status}")
         raw = reply.body
-        answer = Answer(callback["output"], seconds, cpu, len(reply.sent), len(raw), FAILED in raw)
+        answer = Answer(callback["output"], seconds, len(reply.sent), len(raw), FAILED in raw)
         return answer, self._take(json.loads(raw)["response"]) if raw else []
 
     def _request(self, callback: dict, heard: list[Property]) -> dict:

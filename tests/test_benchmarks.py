@@ -132,7 +132,6 @@ def test_the_alternatives_count_what_ours_counts(path, store):
 def test_every_figure_is_printed(path, capsys, monkeypatch):
     few = ROUND[3:5]
     monkeypatch.setattr(serving, "ROUND", few)
-    monkeypatch.setattr(serving, "HTTP_ROUNDS", 1)
     monkeypatch.setattr(serving, "alternatives", lambda store, pandas: "ratios")
     serving.main(["--store", str(path), "--rounds", "1"])
     said = capsys.readouterr().out
