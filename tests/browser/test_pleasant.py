@@ -254,7 +254,7 @@ def test_a_slow_answer_shows_a_bar_that_goes_when_it_is_there(page, served):
     assert "shown" in page.tab.evaluate(
         "getComputedStyle(document.documentElement, '::after').animationName")
     page.tab.wait_for_selector("html:not(.waiting)", timeout=60_000)
-    page.tab.unroute(CALLBACKS)
+    page.tab.unroute_all(behavior="wait")
     page.settle()
     assert "0.1" in page.tab.inner_text("#chips")
 
