@@ -20,6 +20,7 @@ from store import canon, places
 from store.errors import ImagesError, ModelError, StoreError
 from store.reader import open_store
 from store.schema import FORMAT, MODES, SUMMARISED
+from store.series_tables import FILE
 from tests.precompute.kills import command, differing, kill_after
 from tests.precompute.vits import reference
 from tests.precompute.world import (
@@ -77,7 +78,7 @@ def test_every_grain_is_there_once(world: Path) -> None:
         "head_pairs": sum(len(choose_pairs(store, m)) for m in orders),
         "pattern_inputs": 2 * 9 * 36, "attention": 2 * SOME["attention"] * 36,
         "pattern_spaces": len(canon.KINDS), "head_patterns": 2 * 9 * 36 * len(canon.KINDS),
-        "head_places": 2 * 36 * len(canon.KINDS), "head_matches": 2 * 36}
+        "head_places": 2 * 36 * len(canon.KINDS), "head_matches": 2 * 36, FILE: 2}
     assert all(found[name] for name in COUNTED_ELSEWHERE)
     assert store.query("SELECT path FROM images ORDER BY image")["path"].to_pylist() == sorted(
         ["000.jpg", "001.jpg", "002.jpg", "004.jpg", "005.jpg", "006.jpg", "008.jpg",
