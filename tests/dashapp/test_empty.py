@@ -14,7 +14,9 @@ from dashapp.callbacks import draw_if_it_can
 from dashapp.facts import Facts
 from dashapp.state import from_url
 from dashapp.views import VIEWS
+from precompute.series import line_up
 from store.reader import Store, open_store
+from store.writer import StoreWriter
 from tests.dashapp.test_state import HOSTILE
 from tests.synthetic import make_store
 
@@ -80,6 +82,7 @@ def test_a_store_that_lacks_a_part_says_how_to_get_it(part, tmp_path):
     for folder in gone:
         shutil.rmtree(folder) if folder.is_dir() else folder.unlink()
     _also_derived(path, part)
+    line_up(StoreWriter(path))
     mute = look_at(open_store(path), "?model=alpha&model=gamma")
     assert any("headatlas precompute" in words for words in mute.values())
     assert [view for view, words in mute.items() if len(words) < 15] == []

@@ -166,6 +166,7 @@ def bare(tmp_path_factory):
         field = table.schema.field(name)
         table = table.set_column(place, field, pa.nulls(len(table), field.type))
     pq.write_table(table, file)
+    line_up(StoreWriter(path))
     return path
 
 
