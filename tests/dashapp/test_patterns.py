@@ -17,6 +17,8 @@ from dashapp.facts import Live
 from dashapp.figures import pattern_map
 from dashapp.state import PAINTS, from_url
 from dashapp.views import VIEWS
+from precompute.series import line_up
+from store.writer import StoreWriter
 from tests.dashapp import elements
 from tests.dashapp.figures import read
 from tests.synthetic import MODELS, make_store
