@@ -17,9 +17,6 @@ from tests.browser.conftest import serving
 
 pytestmark = pytest.mark.browser
 
-GOES = 3
-"""A drag is lost now and then where the browser is still busy drawing: a person does it again."""
-
 ONE_HEAD = "gd._fullData.filter(t => (t.meta || {}).grid && t.meta.model === MODEL)[0]"
 
 
@@ -114,15 +111,12 @@ def look_at_its_pattern(page) -> None:
     share = [reach[0] + part * (reach[1] - reach[0]) for part in (0.25, 0.95)]
     height = page.plot("weights", "gd._fullLayout.yaxis.range.map(v => v).reduce((a, b) => "
                                   "(a + b) / 2)")
-    for _ in range(GOES):
-        start, end = (page.pixel("weights", x, height) for x in share)
-        page.tab.mouse.move(*start)
-        page.tab.mouse.down()
-        page.tab.mouse.move(*end, steps=12)
-        page.tab.mouse.up()
-        page.settle()
-        if "weights" in asked(page):
-            break
+    start, end = (page.pixel("weights", x, height) for x in share)
+    page.tab.mouse.move(*start)
+    page.tab.mouse.down()
+    page.tab.mouse.move(*end, steps=12)
+    page.tab.mouse.up()
+    page.settle()
     assert "weights" in asked(page)
     assert links(page) != before
 
