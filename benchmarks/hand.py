@@ -109,7 +109,7 @@ class Hand:
 
     def _gesture(self, **what: object) -> Gesture:
         self.count += 1
-        return self.page.do("gesture", "data", {**what, "n": self.count})
+        return self.page.do("gesture", "data", [{**what, "n": self.count}])
 
     def _any(self, names: list[str]) -> str:
         return names[int(self.rng.integers(len(names)))]

@@ -45,39 +45,45 @@ def _wire_state(app: Dash, live: Live) -> None:
     @app.callback(
         Output("state", "data"), Output("url", "search"), Output("find", "value"),
         Output("message", "children"), Output("message", "is_open"),
-        *(Output(name, "value") for name in names),
+        *(Output(name, "value") for name in names), Output("answered", "data"),
         Input("url", "search"), Input("gesture", "data"), Input("find", "value"),
-        *(Input(name, "value") for name in names), State("state", "data"))
-    def make_state(search, gesture, find, *rest):
-        *controls, data = rest
-        return _make_state(live, ctx.triggered_id, search or "", gesture, find,
-                           dict(zip(names, controls, strict=True)), data)
+        *(Input(name, "value") for name in names), State("state", "data"),
+        State("answered", "data"))
+    def make_state(search, acts, find, *rest):
+        *controls, data, told = rest
+        if "url.search" in ctx.triggered_prop_ids:
+            data = None
+        return _make_state(live, search or "", acts or [], find or "",
+                           dict(zip(names, controls, strict=True)), data, told or {})
+
+    app.clientside_callback(ClientsideFunction("headatlas", "answered"), Input("answered", "data"))
 
 
-def _make_state(live: Live, trigger: str | None, search: str, gesture: dict | None,
-                find: str | None, controls: dict, data: str | None) -> tuple:
-    """The state after what happened, and every output that it changes."""
+def _make_state(live: Live, search: str, acts: list[dict], find: str, controls: dict,
+                data: str | None, told: dict) -> tuple:
+    """The state after what happened, and every output that it changes.
+
+    A page that does much at once hears only the last answer. So it is not what set this off that
+    counts, but all that the page has not been told of yet. `data`: its state, or None where its
+    link is its state. `told`: the newest of its acts and the values of its controls, as it last
+    heard them.
+    """
     store, facts = live.now()
-    problems: list[str] = []
-    if trigger in (None, "url") or data is None:
-        now, problems = state.from_url(search, facts)
-    else:
-        now, _ = state.from_url(data, facts)
-    if trigger == "gesture" and gesture:
-        now = gestures.apply(now, gesture, facts)
-    elif trigger == "find" and find:
-        now, problems = _find(store, now, find)
-    elif trigger is not None and trigger in controls:
-        now = gestures.control(now, trigger, controls[trigger])
+    now, problems = state.from_url(search if data is None else data, facts)
+    failed = None
+    if data is not None:
+        now, failed = gestures.catch_up(now, acts, controls, told, facts)
+        now, problems = _find(store, now, find) if find else (now, [])
+    words = panels.problems(problems) if problems else said(failed) if failed else None
     now = gestures.fitting(now, facts)
     url = now.to_url(facts)
     shown = gestures.values(now)
-    message = panels.problems(problems) if problems else no_update
     same_url = state.from_url(search, facts) == (now, [])
     return (_if_new(url or "?", data), no_update if same_url else url or "?",
-            "" if trigger == "find" else no_update, message,
-            True if problems else no_update if trigger == "url" or not data else False,
-            *(_if_new(shown[name], controls[name]) for name in gestures.CONTROLS))
+            "" if find else no_update, words or no_update,
+            True if words else no_update if data is None else False,
+            *(_if_new(shown[name], controls[name]) for name in gestures.CONTROLS),
+            _if_new(gestures.told(acts, now), told))
 
 
 def _if_new(value, before):

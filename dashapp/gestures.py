@@ -17,6 +17,31 @@ def apply(state: State, gesture: dict, facts: Facts) -> State:
     return do(state, gesture, facts) if do else state
 
 
+def catch_up(state: State, acts: list[dict], controls: dict[str, object], told: dict, facts: Facts
+             ) -> tuple[State, Exception | None]:
+    """The state after all that a page has done since it was `told` something, and why an act of it
+    could not be done. Such an act is left out: it would stand in the way of all that follow.
+
+    `acts`: gestures with a running number `n`. `controls`: what each shows.
+    """
+    failed = None
+    for act in acts:
+        if act["n"] > told.get("n", 0):
+            try:
+                state = apply(state, act, facts)
+            except Exception as error:
+                failed = error
+    for name, value in controls.items():
+        if value != told.get("shown", {}).get(name, value):
+            state = control(state, name, value)
+    return state, failed
+
+
+def told(acts: list[dict], state: State) -> dict:
+    """What a page is told with a state: the newest act in it, and what its controls show."""
+    return {"n": max((act["n"] for act in acts), default=0), "shown": values(state)}
+
+
 def control(state: State, name: str, value: object) -> State:
     """The state after a control of the page was set."""
     if name == "labels":

@@ -54,7 +54,7 @@ def page(facts: Facts, path: str) -> html.Div:
         return _bare_page(_nothing_yet(facts, path))
     return html.Div([
         dcc.Location(id="url", refresh="callback-nav"), dcc.Store(id="state"),
-        dcc.Store(id="key-models"), dcc.Store(id="gesture"),
+        dcc.Store(id="key-models"), dcc.Store(id="gesture"), dcc.Store(id="answered"),
         guide.skip_link(), _header(facts),
         dbc.Alert(id="message", is_open=False, dismissable=True, color="warning"),
         _bar(), _grid(), _footer(), _modal(), guide.keys()], id="page", className="on-heads")

@@ -4,7 +4,6 @@
   const LONGEST_LINK = 8000;
   let known = null;      // the text that the state holds
   let leaving = false;   // Escape was pressed: Tab leaves the editor
-  let asked = 0;
   const none = () => window.dash_clientside.no_update;
   const editor = () => document.getElementById("console-sql");
   const say = (words) => window.dash_clientside.set_props("console-note", { children: words });
@@ -20,7 +19,7 @@
     }
     say("");
     known = text;
-    window.dash_clientside.set_props("gesture", { data: { kind: "sql", sql: text, n: `sql${++asked}` } });
+    window.headatlasSend({ kind: "sql", sql: text });
   }
 
   // As if typed, so that undo and the page know of it.

@@ -1,7 +1,8 @@
-// What a hand does on a chart or chip becomes one small object in the store "gesture".
-// Only the corners of a lasso or the keys of heads travel, never all selected points.
+// What a hand does on a chart or chip becomes one small act in the list in the store "gesture".
+// Only the corners of a lasso or the keys of heads travel, never all selected points. An act stays in
+// the list until an answer has taken it in: Dash drops an answer that the next act overtakes.
 (function () {
-  let count = 0;
+  let acts = [], count = 0;
   const last = {};     // per plot: the last brush sent, to stop echoes
   const zoomed = {};   // per plot: axes that a person has zoomed
   const none = () => window.dash_clientside.no_update;
@@ -9,8 +10,10 @@
     const graph = document.getElementById(id);
     return graph && graph.querySelector(".js-plotly-plot");
   };
-  const send = (what) =>
-    window.dash_clientside.set_props("gesture", { data: { ...what, n: ++count } });
+  const send = (what) => {
+    acts = [...acts, { ...what, n: ++count }];
+    window.dash_clientside.set_props("gesture", { data: acts });
+  };
 
   function region(event) {
     const drawn = event.lassoPoints || event.range;
@@ -206,7 +209,12 @@
   }
 
   window.dash_clientside = window.dash_clientside || {};
+  window.headatlasSend = send;
   window.dash_clientside.headatlas = {
+    // Acts that an answer has taken in are done with.
+    answered(told) {
+      acts = acts.filter((act) => act.n > (told || { n: 0 }).n);
+    },
     // Hidden charts have no width: once a tab is shown, they take theirs.
     turn(tab) {
       setTimeout(() => window.dispatchEvent(new Event("resize")), 0);

@@ -34,13 +34,11 @@
     return { key: `${Number(layer)}.${Number(head)}@${model}` };
   }
 
-  let asked = 0;
   function choose(field) {
     const { key, problem } = headFrom(field.value);
     field.setCustomValidity(problem || "");
     if (problem) { field.reportValidity(); return; }
-    window.dash_clientside.set_props("gesture", {
-      data: { kind: "heads", op: "toggle", keys: [key], n: `key${++asked}` } });
+    window.headatlasSend({ kind: "heads", op: "toggle", keys: [key] });
     field.value = "";
   }
 

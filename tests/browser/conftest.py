@@ -92,11 +92,13 @@ class Page:
         return self
 
     def settle(self) -> None:
-        """Wait until nothing has been asked for or drawn for half a second."""
+        """Wait until nothing has been asked for or drawn for half a second, in which the tab, slow
+        as its machine may be, has had nothing left to do five times."""
         quiet = 0
         while quiet < 5:
             before = len(self.requests)
             self.tab.wait_for_timeout(100)
+            self.tab.evaluate("() => new Promise(done => requestIdleCallback(() => done()))")
             quiet = quiet + 1 if self.pending == 0 and len(self.requests) == before else 0
 
     def plot(self, view: str, script: str):

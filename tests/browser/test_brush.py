@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlparse
+from urllib.parse import parse_qs, urlparse
 
 import pytest
 
@@ -123,6 +123,31 @@ def test_a_gesture_is_answered_once(page, served):
     assert len(states) == 1
     assert len(page.updates) <= 20
     assert max(map(len, page.updates)) < 10_000
+
+
+def test_nothing_of_what_is_done_at_once_is_lost(page, served):
+    """Also where each answer takes its time: the next act does not wait for it."""
+    open_two(page, served)
+    page.tab.evaluate("""() => {
+      const fetched = window.fetch;
+      window.fetch = async (...asked) => {
+        await new Promise(done => setTimeout(done, 250));
+        return fetched(...asked); };
+      const toggle = head => window.headatlasSend({kind: 'heads', op: 'toggle',
+                                                   heads: [['alpha', 0, head]]});
+      toggle(0); toggle(1);
+      setTimeout(() => toggle(2), 100);
+      setTimeout(() => {
+        const outcome = document.getElementById('outcome');
+        outcome.value = 'any_wrong';
+        outcome.dispatchEvent(new Event('change', {bubbles: true})); }, 200);
+      setTimeout(() => window.headatlasSend({kind: 'focus', image: 5}), 320);
+      setTimeout(() => toggle(1), 400); }""")
+    page.settle()
+    asked = parse_qs(urlparse(page.tab.url).query)
+    assert {name: asked.get(name) for name in ("heads", "image", "outcome")} == {
+        "heads": ["0.0,0.2@alpha"], "image": ["5"], "outcome": ["any_wrong"]}
+    assert page.tab.input_value("#outcome") == "any_wrong"
 
 
 def test_zoom_survives_a_brush_elsewhere(page, served):

@@ -248,8 +248,7 @@ def test_a_slow_answer_shows_a_bar_that_goes_when_it_is_there(page, served):
     page.open(served + "?model=alpha")
     assert page.tab.locator("html.waiting").count() == 0
     slowly(page)
-    page.tab.evaluate("window.dash_clientside.set_props('gesture', {data: "
-                      "{kind: 'heads', op: 'toggle', keys: ['0.1@alpha'], n: 'test'}})")
+    page.tab.evaluate("window.headatlasSend({kind: 'heads', op: 'toggle', keys: ['0.1@alpha']})")
     page.tab.wait_for_selector("html.waiting", timeout=5000)
     assert "shown" in page.tab.evaluate(
         "getComputedStyle(document.documentElement, '::after').animationName")

@@ -72,7 +72,7 @@ def make_state(client, search: str, trigger: str = "url.search", **values):
     inputs = [{**i, "value": {"url.search": search}.get(f"{i['id']}.{i['property']}",
                                                         values.get(i["id"]))}
               for i in own["inputs"]]
-    states = [{**s, "value": values.get("state")} for s in own["state"]]
+    states = [{**s, "value": values.get(s["id"])} for s in own["state"]]
     return dash_call(client, own["output"], inputs, states, [trigger])
 
 
@@ -88,18 +88,58 @@ def test_hostile_urls_give_a_clean_page(client, search):
 
 
 def test_a_gesture_makes_a_new_state_and_url(client):
-    answer = make_state(client, "?model=alpha", "gesture.data", state="?model=alpha", gesture={
-        "kind": "heads", "op": "toggle", "heads": [["alpha", 0, 1]]})
+    answer = make_state(client, "?model=alpha", "gesture.data", state="?model=alpha", gesture=[
+        {"kind": "heads", "op": "toggle", "heads": [["alpha", 0, 1]], "n": 1}])
     made = answer.json["response"]
     assert made["state"]["data"] == made["url"]["search"] == "?model=alpha&heads=0.1%40alpha"
 
 
+SENSELESS = {"kind": "heads", "heads": [["one too", "few"]], "n": 1}
+
+
+def test_a_gesture_that_fails_is_said_and_does_not_stand_in_the_way(client):
+    answer = make_state(client, "", "gesture.data", state="?", gesture=[
+        SENSELESS, {"kind": "focus", "image": 3, "n": 2}])
+    assert answer.status_code == 200
+    made = answer.json["response"]
+    assert "Something went wrong" in made["message"]["children"]
+    assert "image=3" in made["state"]["data"]
+    assert made["answered"]["data"]["n"] == 2
+    assert "Traceback" not in answer.text
+
+
 def test_an_error_in_a_callback_is_shown_in_the_page(client):
-    answer = make_state(client, "", "gesture.data", state="?", gesture={
-        "kind": "heads", "heads": [["one too", "few"]]})
+    answer = make_state(client, "", "gesture.data", state="?", gesture="no list")
     assert answer.status_code == 200
     assert "Something went wrong" in answer.json["sideUpdate"]["message"]["children"]
     assert "Traceback" not in answer.text
+
+
+def test_what_no_answer_took_in_is_done_with_the_next(client):
+    """Dash drops an answer that the next act of the page overtakes."""
+    done = [{"kind": "heads", "op": "toggle", "heads": [["alpha", 0, head]], "n": head}
+            for head in (1, 2)]
+    first = make_state(client, "?model=alpha", "gesture.data", state="?model=alpha",
+                       gesture=done[:1])
+    told = first.json["response"]["answered"]["data"]
+    shown = told["shown"]
+    dropped = make_state(client, "?model=alpha", "gesture.data", state="?model=alpha", gesture=done,
+                         **shown, answered={"n": 0, "shown": shown})
+    assert "heads=0.1%2C0.2%40alpha" in dropped.json["response"]["state"]["data"]
+    heard = make_state(client, "", "gesture.data", gesture=done, **shown, answered=told,
+                       state=first.json["response"]["state"]["data"])
+    assert heard.json["response"]["state"] == dropped.json["response"]["state"]
+    assert heard.json["response"]["answered"]["data"] == {"n": 2, "shown": shown}
+
+
+def test_a_control_that_no_answer_took_in_is_heard_with_the_next(client):
+    told = make_state(client, "?model=alpha").json["response"]["answered"]["data"]
+    answer = make_state(client, "?model=alpha", "gesture.data", state="?model=alpha", answered=told,
+                        gesture=[{"kind": "focus", "image": 3, "n": 1}],
+                        **{**told["shown"], "outcome": "any_wrong"})
+    url = answer.json["response"]["state"]["data"]
+    assert "outcome=any_wrong" in url
+    assert "image=3" in url
 
 
 def layout_of(path: Path) -> str:

@@ -91,8 +91,9 @@ class User:
         """The state after a gesture on the page at a link, and what the tab then shows."""
         state = self.call(self._state, {}, {"url.search": search}, "url.search")
         before = state["state"]["data"]
-        state = self.call(self._state, state, {"state.data": before, "gesture.data": gesture,
-                                               "url.search": search}, "gesture.data")
+        state = self.call(self._state, state, {
+            "state.data": before, "gesture.data": [{**gesture, "n": 1}], "url.search": search},
+            "gesture.data")
         now = state["state"]["data"]
         return now, self.call(self.tab, {}, {"state.data": now}, "state.data")
 
