@@ -113,7 +113,7 @@ def series(store: Store, spaces: Mapping[str, dict]) -> dict[str, np.ndarray]:
     mean = _mean(found["hop_strength"])
     order = np.argsort(mean, 1).astype(np.uint16)
     found["hop_strength.spread"] = np.stack([_spread(one) for one in found["hop_strength"]])
-    for name in PLACE_COLUMNS.values():
+    for name in (*PLACE_COLUMNS.values(), *CELL_COLUMNS.values()):
         found[name] = np.ascontiguousarray(found[name].swapaxes(0, 1))
     return found | {"hop_strength.mean": mean, "hop_strength.order": order} | partial_arrays(
         store, [(row["layer"], row["heads"]) for row in blocks])

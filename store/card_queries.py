@@ -57,15 +57,20 @@ def _predicted(store: Store, model: str) -> Predicted:
 
 
 def _card(ask: Ask, image: int) -> pa.Table:
-    store = ask.store
+    own = image_facts(ask.store, image).to_pylist()
+    if not own:
+        return _SCHEMA.empty_table()
+    return pa.Table.from_pylist([own[0] | said for said in _answers(ask, image)] or own,
+                                schema=_SCHEMA)
+
+
+def image_facts(store: Store, image: int) -> pa.Table:
+    """What is known of an image, in a row, or in none: number, path, label, width and height."""
     images = store.kept("SELECT image, path, label FROM images ORDER BY image")
     sizes = store.kept("SELECT width, height FROM images ORDER BY image")
     place = _place(images, image)
-    if place is None:
-        return _SCHEMA.empty_table()
-    own = images.slice(place, 1).to_pylist()[0] | sizes.slice(place, 1).to_pylist()[0]
-    return pa.Table.from_pylist([own | said for said in _answers(ask, image)] or [own],
-                                schema=_SCHEMA)
+    own = slice(0, 0) if place is None else slice(place, place + 1)
+    return pa.table([*images[own].columns, *sizes[own].columns], names=_IMAGE)
 
 
 def _answers(ask: Ask, image: int) -> list[dict]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -50,10 +51,31 @@ class _Inside:
 
 
 def _within(store: Store, region: Region) -> np.ndarray:
-    rows = store.kept("SELECT image, x, y FROM predictions WHERE model = $model AND "
-                      "x IS NOT NULL ORDER BY image", {"model": region.model})
-    x, y = (rows[c].to_numpy().astype(float) for c in ("x", "y"))
-    return rows["image"].to_numpy()[contains(region.points, x, y)]
+    layout = store.memo.keep(("layouts",), lambda: _Layouts.of(store))
+    image, x, y = layout.places.get(region.model, _NOWHERE)
+    return image[contains(region.points, x, y)]
+
+
+@dataclass(frozen=True)
+class _Layouts:
+    """By model: the numbers of its images, in order, and their x and y in the overview."""
+
+    places: Mapping[str, tuple[np.ndarray, ...]]
+    nbytes: int
+
+    @staticmethod
+    def of(store: Store) -> _Layouts:
+        rows = store.query("SELECT model, image, x, y FROM predictions WHERE x IS NOT NULL "
+                           "ORDER BY model, image")
+        models = rows["model"].combine_chunks().dictionary_encode()
+        columns = [rows["image"].to_numpy(), *(rows[c].to_numpy().astype(float) for c in "xy")]
+        ends = np.searchsorted(models.indices.to_numpy(), np.arange(1, len(models.dictionary)))
+        each = zip(*(np.split(column, ends) for column in columns), strict=True)
+        return _Layouts(dict(zip(models.dictionary.to_pylist(), each, strict=False)),
+                        sum(column.nbytes for column in columns))
+
+
+_NOWHERE = (np.empty(0, np.int32), np.empty(0), np.empty(0))
 
 
 def _labelled(store: Store, _: Sequence[str], clause: Labels) -> np.ndarray:

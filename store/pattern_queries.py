@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from store import kept, quick, row_groups
+from store.card_queries import image_facts
 from store.query import Ask, Query, quickly
 from store.reader import Store
 from store.schema import TABLES
@@ -248,7 +249,7 @@ _CARD = ("SELECT model, layer, head, pattern, pattern_score, content_dependence,
 
 def image_size(image: int) -> Query:
     return Query("SELECT image, path, label, width, height FROM images WHERE image = $image",
-                 {"image": image})
+                 {"image": image}, quick=partial(image_facts, image=image))
 
 
 def attention(head: HeadKey, image: int) -> Query:
@@ -267,9 +268,9 @@ def _attention(head: HeadKey, image: int, store: Store) -> pa.Table | None:
     """The head's row group, with the geometry of its block."""
     model, layer, number = head
     row = row_groups.read(store, "attention", model, (image, layer, number))
-    blocks = store.kept(f"SELECT layer, {', '.join(_GEOMETRY)} FROM layers WHERE model = $model",
-                        {"model": model})
-    block = blocks.filter(pc.equal(blocks["layer"], layer))
+    blocks = store.kept(f"SELECT model, layer, {', '.join(_GEOMETRY)} FROM layers")
+    block = blocks.filter(pc.and_(pc.equal(blocks["model"], model),
+                                  pc.equal(blocks["layer"], layer)))
     if row is None or not block.num_rows:
         return None
     for name in _GEOMETRY:

@@ -24,7 +24,6 @@ from store.series import (
     Dense,
     NoSeriesError,
     by_image,
-    cells,
     counts,
     dense,
     profile,
@@ -239,12 +238,13 @@ def cloud(ask: Ask, kind: str, space: str, most: int) -> tuple[np.ndarray, np.nd
     chosen = ask.selection.heads
     everything, kept = (np.zeros(CELLS * CELLS + 1, int) for _ in range(2))
     for model in ask.models:
-        own = cells(ask.store, model, kind, space)
+        own = series.cells(ask.store, model, kind, space)
         if own is None:
             raise NoSeriesError
         everything += own.count
-        rows = own.rows_of([h for h in chosen if h[0] == model]) if chosen else slice(None)
-        kept += _histogram(own.values[rows][:, passing])
+        cells = own.values.take(passing, 0)
+        kept += _histogram(cells if not chosen else
+                           cells[:, own.rows_of([h for h in chosen if h[0] == model])])
     shape = CELLS, CELLS
     return everything[:-1].reshape(shape), kept[:-1].reshape(shape)
 

@@ -37,7 +37,7 @@ class NoSeriesError(Exception):
 
 @dataclass(frozen=True)
 class Rows:
-    """A row a head, a column an image. `layer`, `head`: int[row]; `values`: [row, image]."""
+    """A row a head: `layer`, `head`: int[row]. `values`: what is known of each."""
 
     layer: np.ndarray
     head: np.ndarray
@@ -46,10 +46,6 @@ class Rows:
     @property
     def nbytes(self) -> int:
         return self.values.nbytes
-
-    @property
-    def images(self) -> int:
-        return self.values.shape[1]
 
     def rows_of(self, heads: Sequence[HeadKey]) -> np.ndarray:
         """int[head]: the rows of these heads, in their order, whatever their model."""
@@ -74,10 +70,10 @@ class Sums:
 
 @dataclass(frozen=True)
 class Dense(Rows):
-    """One measure of one model, a row a head.
+    """One measure of one model.
 
-    `values`: float32, NaN where undefined. `centre`: float32[row], about its mean over all images.
-    `totals`: over all images.
+    `values`: float32[row, image], NaN where undefined. `centre`: float32[row], about its mean over
+    all images. `totals`: over all images.
     """
 
     centre: np.ndarray
@@ -90,6 +86,10 @@ class Dense(Rows):
         centre = (sums / np.maximum(known.sum(1), 1)).astype(np.float32)
         totals = _sums(values, centre, np.ones(values.shape[1], np.float32), True)
         return Dense(layer, head, values, centre, totals)
+
+    @property
+    def images(self) -> int:
+        return self.values.shape[1]
 
     @cached_property
     def holes(self) -> bool:
@@ -164,37 +164,24 @@ class Profile:
         kept = passing & self.known
         low, high = self.quantiles(passing, (0.25, 0.75))
         count = kept.sum()
-        mean = low if not count else np.where(self.known, self.values, 0) @ kept.astype(
-            np.float32) / count
+        values = self.values if self.known.all() else np.where(self.known, self.values, 0)
+        mean = values @ kept.astype(np.float32) / count if count else low
         return np.stack([mean, low, high, np.full(len(mean), count)], -1)
 
     def _ranked(self, passing: np.ndarray, places: Sequence[int]) -> np.ndarray:
         """float32[hop, place]: the values that come at these places in order, from 0."""
         if self.order is None:
             return np.partition(self.values[:, passing], places, 1)[:, places]
-        ranked = self.order[passing[self.order]].reshape(len(self.values), -1)
-        return np.take_along_axis(self.values, ranked[:, places].astype(np.intp), 1)
+        flat = np.flatnonzero(passing.take(self.order)).reshape(len(self.values), -1)[:, places]
+        return np.take_along_axis(self.values, self.order.ravel()[flat].astype(np.intp), 1)
 
 
 @dataclass(frozen=True)
 class Cells(Rows):
-    """The cells of a map that a model's heads are in: uint16[row, image]. `count`: how many are in
+    """The cells of a map that a model's heads are in: uint16[image, row]. `count`: how many are in
     each, int32[cell]."""
 
     count: np.ndarray
-
-
-@dataclass(frozen=True)
-class Placed:
-    """Rows of heads: float32[row, 3], x, y and error of their patterns in a map."""
-
-    layer: np.ndarray
-    head: np.ndarray
-    values: np.ndarray
-
-    @property
-    def nbytes(self) -> int:
-        return self.values.nbytes
 
 
 def dense(store: Store, model: str, name: str) -> Dense | None:
@@ -246,9 +233,9 @@ def spread(store: Store, head: HeadKey) -> np.ndarray | None:
     return kept(store, head[0], ("spread", head), read)
 
 
-def places(store: Store, model: str, kind: str, space: str, image: int) -> Placed | None:
-    """Where in a map a model's heads are on an image."""
-    return kept(store, model, ("places", kind, space, image), lambda arrays: Placed(
+def places(store: Store, model: str, kind: str, space: str, image: int) -> Rows | None:
+    """Where in a map a model's heads are on an image: x, y and error, float32[row, 3]."""
+    return kept(store, model, ("places", kind, space, image), lambda arrays: Rows(
         arrays["layer"], arrays["head"], arrays.row(PLACE_COLUMNS[kind, space], image)))
 
 

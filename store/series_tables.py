@@ -17,9 +17,9 @@ has one file of arrays, which holds nothing that its rows do not say:
     hop_strength.spread     float64[row, hop, 4]: mean, quartiles and count over all images
     KIND_SPACE_places       float32[image, row, 3]: x, y and error of the head's pattern in the map,
                             NaN where it has none
-    KIND_SPACE_cells        uint16[row, image]: cell of the head's pattern in the map, CELLS x + y
+    KIND_SPACE_map          uint16[image, row]: cell of the head's pattern in the map, CELLS x + y
                             within the space's bounds; NOWHERE where it has none
-    KIND_SPACE_cells.count  int32[cell]: how many patterns of heads on images are in each
+    KIND_SPACE_map.count    int32[cell]: how many patterns of heads on images are in each
 
 and where the model has partial pruning, [row, mode, image] of its sample of images:
 
@@ -41,8 +41,9 @@ from store.measures import FLOAT, Column
 FILE = "series.safetensors"
 """In a model's folder."""
 
-LAYOUT = "1"
-"""Changes when what is above does, so that files of an older layout are made again."""
+LAYOUT = "2"
+"""Changes when what is above does, so that files of an older layout are made again. What gets
+another shape gets another name: who reads an older file finds nothing there, and asks the rows."""
 
 CELLS = 96
 """The pattern maps have so many cells along each axis, within the bounds of their space."""
@@ -53,10 +54,10 @@ MOST_IMAGES = 20_000
 NOWHERE = CELLS * CELLS
 """In place of a cell, where a head has no place in the map."""
 
-CELL_COLUMNS = {(kind, space): f"{kind}_{space}_cells"
+CELL_COLUMNS = {(kind, space): f"{kind}_{space}_map"
                 for kind in ("patch", "class") for space in ("autoencoder", "pca")}
 
-PLACE_COLUMNS = {key: name.replace("cells", "places") for key, name in CELL_COLUMNS.items()}
+PLACE_COLUMNS = {(kind, space): f"{kind}_{space}_places" for kind, space in CELL_COLUMNS}
 
 BOUNDS = {"autoencoder": "bounds", "pca": "pca_bounds"}
 """The columns of pattern_spaces that hold the bounds of each space's map."""

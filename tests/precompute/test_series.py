@@ -108,7 +108,7 @@ def test_a_cell_is_where_the_pattern_lies(path, arrays, kind, space):
     cells = arrays[CELL_COLUMNS[kind, space]]
     assert cells.size == len(expected)
     for (layer, head, image), place in expected.items():
-        cell = cells[row_of(arrays, layer, head), image]
+        cell = cells[image, row_of(arrays, layer, head)]
         for value, found, low, high in zip(place, divmod(int(cell), CELLS), bounds["b"][::2],
                                            bounds["b"][1::2], strict=True):
             share = (float(np.float32(value)) - low) / (high - low)
@@ -121,7 +121,7 @@ def test_a_model_without_class_token_is_nowhere_in_the_class_map(path):
     without = open_store(path).query("SELECT model FROM models WHERE NOT class_token").to_pydict()
     assert without["model"]
     for model in without["model"]:
-        assert (load_file(file_of(path, model))["class_pca_cells"] == NOWHERE).all()
+        assert (load_file(file_of(path, model))["class_pca_map"] == NOWHERE).all()
 
 
 def test_series_are_made_again_when_what_they_are_made_of_changes(tmp_path, capsys):
@@ -136,7 +136,7 @@ def test_series_are_made_again_when_what_they_are_made_of_changes(tmp_path, caps
     assert "series" in "".join(capsys.readouterr())
     changed = [file.read_bytes() != old for file, old in zip(files, before, strict=True)]
     assert changed == ["alpha" in str(file) for file in files]
-    assert (load_file(file_of(store))["patch_pca_cells"] == NOWHERE).any()
+    assert (load_file(file_of(store))["patch_pca_map"] == NOWHERE).any()
     assert not find_damage(store)
 
 
