@@ -111,11 +111,10 @@ def series(store: Store, spaces: Mapping[str, dict]) -> dict[str, np.ndarray]:
         found[f"{name}.count"] = np.bincount(
             found[name].ravel(), minlength=CELLS * CELLS + 1).astype(np.int32)
     mean = _mean(found["hop_strength"])
-    order = np.argsort(mean, 1).astype(np.uint16)
     found["hop_strength.spread"] = np.stack([_spread(one) for one in found["hop_strength"]])
     for name in (*PLACE_COLUMNS.values(), *CELL_COLUMNS.values()):
         found[name] = np.ascontiguousarray(found[name].swapaxes(0, 1))
-    return found | {"hop_strength.mean": mean, "hop_strength.order": order} | partial_arrays(
+    return found | {"hop_strength.mean": mean} | partial_arrays(
         store, [(row["layer"], row["heads"]) for row in blocks])
 
 

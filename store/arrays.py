@@ -11,6 +11,8 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
+from types import MappingProxyType
 from typing import IO, cast
 
 import numpy as np
@@ -26,16 +28,19 @@ LONGEST_HEADER = 100 << 20
 
 
 class Arrays:
-    """What an open file holds. `notes`: text by name. Raises ValueError where it is no such file.
-    """
+    """What an open file holds. Raises ValueError where it is no such file."""
 
     def __init__(self, handle: IO[bytes]) -> None:
         self._handle = handle
         self._start = 8 + int.from_bytes(handle.read(8), "little")
         if not 8 < self._start <= LONGEST_HEADER:
             raise ValueError("no header")
-        self._entries: dict[str, Mapping] = json.loads(handle.read(self._start - 8))
-        self.notes: Mapping[str, str] = self._entries.pop(NOTES, {})
+        self._entries = _entries(handle.read(self._start - 8))
+
+    @property
+    def notes(self) -> Mapping[str, str]:
+        """Text by name."""
+        return self._entries.get(NOTES, {})
 
     def __getitem__(self, name: str) -> np.ndarray:
         """An array, whole. Raises KeyError, ValueError."""
@@ -66,6 +71,12 @@ class Arrays:
         if handle.readinto(found.view(np.uint8).data) != found.nbytes:
             raise ValueError("ends early")
         return found.reshape(shape)
+
+
+@lru_cache(64)
+def _entries(header: bytes) -> Mapping[str, Mapping]:
+    """What a header says, made out once for each that is met."""
+    return MappingProxyType(json.loads(header))
 
 
 @contextmanager

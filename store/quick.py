@@ -7,7 +7,6 @@ chart: a chosen head, or without any a model, whose value on an image is the mea
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
 
@@ -37,15 +36,10 @@ SMALL, DOUBLE, BIG = pa.int16(), pa.float64(), pa.int64()
 _KEY = {"model": pa.string(), "layer": SMALL, "head": SMALL}
 
 
-_THREADS = ThreadPoolExecutor(2)
-"""For arrays of several models: reading and adding up let another thread run."""
-
-
 def _each(make: Callable[[str], Some | None], models: Iterable[str]) -> dict[str, Some]:
     """What is made of each model. Raises NoSeriesError where there is none of one."""
     names = sorted(set(models))
-    found = {model: made for model, made in zip(names, _THREADS.map(make, names), strict=True)
-             if made is not None}
+    found = {model: made for model in names if (made := make(model)) is not None}
     if len(found) < len(names):
         raise NoSeriesError
     return found
@@ -129,19 +123,20 @@ def profiles(ask: Ask, heads: Sequence[HeadKey], focus: int | None) -> pa.Table:
 
     def one(series: tuple[str, HeadKey | None]) -> dict[str, np.ndarray]:
         model, head = series
-        whole = profile(ask.store, model, head) \
-            if head is None or focus is not None or not passing.all() else None
-        found = spread(ask.store, head) if head and passing.all() else \
-            None if whole is None else whole.spread(passing)
+        found = spread(ask.store, head) if head and passing.all() else ask.store.memo.keep(
+            ("spread", model, head, ask.models, ask.selection.images.clauses),
+            lambda: None if (own := profile(ask.store, model, head)) is None
+            else own.spread(passing))
         if found is None:
             raise NoSeriesError
-        at = np.full(len(found), np.nan) if whole is None or focus is None \
-            else whole.values[:, focus]
+        at = np.full(len(found), np.nan)
+        if focus is not None and (whole := profile(ask.store, model, head)) is not None:
+            at = whole.values[:, focus]
         return {**_keys(model, head, len(found)), "hop": np.arange(len(found)), "focus": at,
                 **dict(zip(("mean", "low", "high"), found.T, strict=False)),
                 "n": found[:, 3].astype(int)}
 
-    parts = list(_THREADS.map(one, _series(ask, heads)))
+    parts = list(map(one, _series(ask, heads)))
     schema = {**_KEY, "hop": BIG, "mean": DOUBLE, "low": DOUBLE, "high": DOUBLE, "focus": DOUBLE,
               "n": BIG}
     return _table(schema, _joined(parts)) if parts else _none(schema)

@@ -136,16 +136,14 @@ def _sums(values: np.ndarray, centre: np.ndarray, weights: np.ndarray, holes: bo
 
 @dataclass(frozen=True)
 class Profile:
-    """Strength at each hop: float32[hop, image]; whether an image has one, bool[image]; and, where
-    it is known, the images in order of each hop's strength, uint16[hop, image]."""
+    """Strength at each hop: float32[hop, image]; and whether an image has one, bool[image]."""
 
     values: np.ndarray
     known: np.ndarray
-    order: np.ndarray | None = None
 
     @property
     def nbytes(self) -> int:
-        return self.values.nbytes + (0 if self.order is None else self.order.nbytes)
+        return self.values.nbytes
 
     def quantiles(self, passing: np.ndarray, shares: Sequence[float]) -> np.ndarray:
         """float64[share, hop] over the images that pass, with linear interpolation."""
@@ -154,10 +152,11 @@ class Profile:
         if last < 0:
             return np.full((len(shares), len(self.values)), np.nan)
         steps = [divmod(share * last, 1) for share in shares]
-        places = sorted({min(int(step) + more, last) for step, _ in steps for more in (0, 1)})
-        at = dict(zip(places, self._ranked(passing, places).astype(np.float64).T, strict=True))
-        return np.array([at[int(step)] + part * (at[min(int(step) + 1, last)] - at[int(step)])
-                         for step, part in steps])
+        ranked = self.values.compress(passing, 1)
+        ranked.sort(1)  # numpy sorts whole rows faster than it finds two places in them
+        low, high = (ranked[:, [min(int(step) + more, last) for step, _ in steps]].astype(float)
+                     for more in (0, 1))
+        return (low + np.array([part for _, part in steps]) * (high - low)).T
 
     def spread(self, passing: np.ndarray) -> np.ndarray:
         """float64[hop, 4]: mean, quartiles, and of how many of the images that pass."""
@@ -167,13 +166,6 @@ class Profile:
         values = self.values if self.known.all() else np.where(self.known, self.values, 0)
         mean = values @ kept.astype(np.float32) / count if count else low
         return np.stack([mean, low, high, np.full(len(mean), count)], -1)
-
-    def _ranked(self, passing: np.ndarray, places: Sequence[int]) -> np.ndarray:
-        """float32[hop, place]: the values that come at these places in order, from 0."""
-        if self.order is None:
-            return np.partition(self.values[:, passing], places, 1)[:, places]
-        flat = np.flatnonzero(passing.take(self.order)).reshape(len(self.values), -1)[:, places]
-        return np.take_along_axis(self.values, self.order.ravel()[flat].astype(np.intp), 1)
 
 
 @dataclass(frozen=True)
@@ -217,11 +209,11 @@ def profile(store: Store, model: str, head: HeadKey | None) -> Profile | None:
     """Strength at each hop of a head, or the mean over a model's heads."""
     def read(arrays: Arrays) -> Profile:
         if head is None:
-            values, order = arrays["hop_strength.mean"], arrays["hop_strength.order"]
+            values = arrays["hop_strength.mean"]
         else:
             row = _row(arrays, head)
-            values, order = arrays.row("hop_strength", row)[:arrays["hops"][row]], None
-        return Profile(values, np.isfinite(values).all(0), order)
+            values = arrays.row("hop_strength", row)[:arrays["hops"][row]]
+        return Profile(values, np.isfinite(values).all(0))
     return kept(store, model, ("profile", head), read)
 
 

@@ -13,7 +13,6 @@ has one file of arrays, which holds nothing that its rows do not say:
     MEASURE.span            float64[4]: least and largest value, k and first bin
     hop_strength            float32[row, hop, image]
     hop_strength.mean       float32[hop, image]: over the heads that have a hop
-    hop_strength.order      uint16[hop, image]: the images in order of each hop's mean
     hop_strength.spread     float64[row, hop, 4]: mean, quartiles and count over all images
     KIND_SPACE_places       float32[image, row, 3]: x, y and error of the head's pattern in the map,
                             NaN where it has none
