@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass
+from functools import cached_property
 
 from store import pattern_queries, queries
 from store.reader import Store
@@ -83,11 +84,15 @@ class Facts:
     labels: tuple[tuple[str, int], ...] = ()
 
     def model(self, name: str) -> Model:
-        return next(m for m in self.models if m.name == name)
+        return self._by_name[name]
+
+    @cached_property
+    def _by_name(self) -> dict[str, Model]:
+        return {model.name: model for model in self.models}
 
     def has_head(self, key: HeadKey) -> bool:
         model, layer, head = key
-        found = next((m for m in self.models if m.name == model), None)
+        found = self._by_name.get(model)
         return found is not None and 0 <= layer < len(found.blocks) \
             and 0 <= head < found.blocks[layer].heads
 

@@ -95,9 +95,10 @@ def _leaders(store: Store, models: set[str], rank: str) -> pa.Table:
     rows = store.kept(_RANKS)
     own, everywhere = (rows[name].to_numpy(zero_copy_only=False)
                        for name in (rank, _rank(_EVERYWHERE)))
+    names = rows["model"].to_pylist()
     first: dict[str, int] = {}
     for row in np.argsort(np.where(np.isfinite(own), own, everywhere), kind="stable").tolist():
-        first.setdefault(rows["model"][row].as_py(), row)
+        first.setdefault(names[row], row)
     kept = [first[model] for model in sorted(models.intersection(first))]
     return rows.select(["model", "layer", "head"]).take(pa.array(kept, pa.int64()))
 
