@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import re
 import socket
 
@@ -110,5 +111,8 @@ class Server(BaseApplication):
         print(f"Head Atlas of {self._store}: {self._url}  (Ctrl-C to stop)", flush=True)
 
     def load(self):
-        """The WSGI application, made in each worker."""
-        return create_app(self._store, self._base).server
+        """The WSGI application, made in each worker. What it consists of stays: the garbage
+        collector is spared it, or would stop a gesture now and then for 60 ms."""
+        application = create_app(self._store, self._base).server
+        gc.freeze()
+        return application

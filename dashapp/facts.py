@@ -74,9 +74,9 @@ class Model:
         return self.classifier != "none"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Facts:
-    """`labels` are (label, images), without the unlabelled."""
+    """`labels` are (label, images), without the unlabelled. Read anew, they are others."""
 
     models: tuple[Model, ...] = ()
     unfinished: tuple[str, ...] = ()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qs, urlencode
 
@@ -204,10 +205,17 @@ def from_url(search: str, facts: Facts) -> tuple[State, list[str]]:
     """The state that a query string asks for, and what of it this store cannot show."""
     if len(search) > MAX_URL:
         return defaults(facts), [f"the link is longer than {MAX_URL} characters"]
+    state, problems = _read(search, facts)
+    return state, list(problems)
+
+
+@lru_cache(32)
+def _read(search: str, facts: Facts) -> tuple[State, tuple[str, ...]]:
+    """Once for the callbacks of a gesture, which all ask for the same."""
     try:
         values = parse_qs(search.lstrip("?"), keep_blank_values=True, max_num_fields=2000)
     except ValueError:
-        return defaults(facts), ["the link has too many parts"]
+        return defaults(facts), ("the link has too many parts",)
     problems: list[str] = []
     models = _models(values, facts, problems)
     state = defaults(facts, models)
@@ -227,7 +235,7 @@ def from_url(search: str, facts: Facts) -> tuple[State, list[str]]:
                     head=_head("head", values, facts, problems),
                     weights=_weights(values, problems), pin=_head("pin", values, facts, problems),
                     pair=_pair(values, facts, problems), sql=_sql(values, problems))
-    return replace(state, query=_query(values, state, facts, problems)), problems
+    return replace(state, query=_query(values, state, facts, problems)), tuple(problems)
 
 
 def _models(values: Mapping[str, Sequence[str]], facts: Facts, problems: list[str]

@@ -212,6 +212,8 @@ def _totals(own: Dense | None, heads: Sequence[HeadKey]) -> np.ndarray | None:
     if own is None:
         return None
     values = own.values[own.rows_of(heads)]
+    if not own.holes:
+        return np.stack([values.sum(0, dtype=np.float64), np.full(own.images, len(values))])
     known = np.isfinite(values)
     return np.stack([np.where(known, values, 0).sum(0, dtype=np.float64), known.sum(0)])
 
