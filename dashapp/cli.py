@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import gc
 import re
 import socket
@@ -115,4 +116,5 @@ class Server(BaseApplication):
         collector is spared it, or would stop a gesture now and then for 60 ms."""
         application = create_app(self._store, self._base).server
         gc.freeze()
+        atexit.register(gc.unfreeze)
         return application
