@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Any, Protocol, TypeVar
 
-ANSWERS, ARRAYS = 60 << 20, 230 << 20
+ANSWERS, ARRAYS = 50 << 20, 175 << 20
 """Bytes that are kept of answers, and of arrays, which are large and quickly read again: enough of
 them for all views of ten models of 144 heads on 10,000 images."""
 
@@ -28,6 +28,7 @@ class Memo:
     def __init__(self, most: int = ANSWERS) -> None:
         self._most, self._bytes = most, 0
         self._kept: OrderedDict[Hashable, Any] = OrderedDict()
+        self._sizes: dict[Hashable, int] = {}
         self._lock = threading.Lock()
 
     def keep(self, key: Hashable, make: Callable[[], Kept]) -> Kept:
@@ -39,19 +40,17 @@ class Memo:
                 return self._kept[key]
             kept = self._kept
         made = make()
+        size = 0 if made is None else made.nbytes
         with self._lock:
-            if kept is self._kept and key not in kept and _bytes(made) <= self._most:
-                kept[key] = made
-                self._bytes += _bytes(made)
+            if kept is self._kept and key not in kept and size <= self._most:
+                kept[key], self._sizes[key] = made, size
+                self._bytes += size
                 while self._bytes > self._most:
-                    self._bytes -= _bytes(kept.popitem(last=False)[1])
+                    oldest, _ = kept.popitem(last=False)
+                    self._bytes -= self._sizes.pop(oldest)
         return made
 
     def clear(self) -> None:
         """Forget everything, also what is being made at this moment."""
         with self._lock:
-            self._kept, self._bytes = OrderedDict(), 0
-
-
-def _bytes(kept: Sized | None) -> int:
-    return 0 if kept is None else kept.nbytes
+            self._kept, self._sizes, self._bytes = OrderedDict(), {}, 0

@@ -7,6 +7,7 @@ chart: a chosen head, or without any a model, whose value on an image is the mea
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
 
@@ -36,10 +37,15 @@ SMALL, DOUBLE, BIG = pa.int16(), pa.float64(), pa.int64()
 _KEY = {"model": pa.string(), "layer": SMALL, "head": SMALL}
 
 
+_THREADS = ThreadPoolExecutor(2)
+"""For arrays of several models: reading and adding up let another thread run."""
+
+
 def _each(make: Callable[[str], Some | None], models: Iterable[str]) -> dict[str, Some]:
     """What is made of each model. Raises NoSeriesError where there is none of one."""
     names = sorted(set(models))
-    found = {model: made for model in names if (made := make(model)) is not None}
+    found = {model: made for model, made in zip(names, _THREADS.map(make, names), strict=True)
+             if made is not None}
     if len(found) < len(names):
         raise NoSeriesError
     return found

@@ -245,9 +245,8 @@ def _row(arrays: Arrays, head: HeadKey) -> int:
 def kept(store: Store, model: str, key: Hashable, read: Callable[[Arrays], Some]) -> Some | None:
     """What is read of a model's arrays, once; None where they are not of all images, or of no
     such thing."""
-    file = model_folder(store.path, model) / FILE
     def found() -> Some | None:
-        with opened(file) as arrays:
+        with opened(model_folder(store.path, model) / FILE) as arrays:
             try:
                 if arrays is None or arrays.shape("hop_strength.mean")[-1] != images(store):
                     return None
