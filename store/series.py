@@ -251,6 +251,6 @@ def kept(store: Store, model: str, key: Hashable, read: Callable[[Arrays], Some]
                 if arrays is None or arrays.shape("hop_strength.mean")[-1] != images(store):
                     return None
                 return read(arrays)
-            except (LookupError, ValueError, TypeError, OSError):
+            except (LookupError, ValueError, TypeError, OSError, MemoryError):
                 return None
     return store.arrays.keep((model, key), found)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -61,6 +64,8 @@ QUESTIONS = {
     "clusters of class patterns": lambda ask: pattern_queries.clusters(ask, "class", "autoencoder"),
     "one head": lambda ask: pattern_queries.head_card(("gamma", 3, 5)),
     "heads with a pattern": lambda ask: pattern_queries.alike(ask, ("beta", 0, 0), 2),
+    "facts of an image": lambda ask: pattern_queries.image_size(5),
+    "facts of no image": lambda ask: pattern_queries.image_size(60),
     "one image": lambda ask: card_queries.image_card(ask, 5),
     "no image": lambda ask: card_queries.image_card(ask, 60),
 }
@@ -117,6 +122,55 @@ def test_a_row_group_is_the_row_of_the_sql(store):
         assert found.to_pylist() == expected.to_pylist()
         assert found.column_names == expected.column_names
     assert pattern_queries.attention((one["model"], 99, 0), one["image"]).quick(store) is None
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-1 - file.stat().st_size // 2])
+
+
+def with_other_entries(change: Callable[[dict], None]) -> Callable[[Path], None]:
+    def rewrite(file: Path) -> None:
+        raw = file.read_bytes()
+        end = 8 + int.from_bytes(raw[:8], "little")
+        entries = json.loads(raw[8:end])
+        change(entries)
+        header = json.dumps(entries).encode()
+        file.write_bytes(len(header).to_bytes(8, "little") + header + raw[end:])
+    return rewrite
+
+
+def huge(entries: dict) -> None:
+    entries["distance"]["shape"] = [1 << 20, 1 << 22]
+    entries["patch_pca_map"]["shape"] = [60, 1 << 38]
+
+
+def negative(entries: dict) -> None:
+    entries["distance"]["shape"] = entries["patch_pca_map"]["shape"] = [-1, 60]
+
+
+def older(entries: dict) -> None:
+    """As of a layout in which both had other names."""
+    for name in ("distance", "patch_pca_map"):
+        entries[f"{name}s"] = entries.pop(name)
+
+
+@pytest.mark.parametrize("damage", [
+    cut, lambda file: file.write_bytes(b""), lambda file: file.write_bytes(b"\xff" * 4000),
+    lambda file: file.write_bytes((9).to_bytes(8, "little") + b"[1, 2, 3]"),
+    *map(with_other_entries, (huge, negative, older, dict.clear))],
+    ids=["cut", "empty", "noise", "a list", "huge", "negative", "older", "nothing in it"])
+def test_where_arrays_are_damaged_the_rows_answer(path, tmp_path, damage):
+    shutil.copytree(path, tmp_path / "atlas")
+    damage(tmp_path / "atlas" / "models" / "alpha" / FILE)
+    store, sound = open_store(tmp_path / "atlas"), open_store(path)
+    for question in ("mean distance", "cloud"):
+        query, expected = (QUESTIONS[question](Ask(one, MODELS, SELECTIONS["a label"]))
+                           for one in (store, sound))
+        if question == "mean distance":
+            assert query.quick(store) is None
+        found, wanted = sorted_rows(query.rows(store)), sorted_rows(expected.rows(sound))
+        for name in wanted.column_names:
+            assert_alike(name, found[name], wanted[name])
 
 
 def test_without_series_of_all_images_the_rows_answer(path, tmp_path):
