@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TypeVar
@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from store import series
 from store.arrays import Arrays
+from store.lists import Lists
 from store.memo import Sized
 from store.query import Ask
 from store.schema import TABLES
@@ -61,18 +62,14 @@ class Parts:
 
 @dataclass(frozen=True)
 class Listed:
-    """The most probable classes of some heads: int32 and float32[head, mode, image, place], -1
-    after the last; whether there is a list, bool[head, mode, image]; `names` by class."""
+    """The most probable classes of some heads: `lists` of [head, mode, image]."""
 
     grid: Grid
-    classes: np.ndarray
-    chances: np.ndarray
-    there: np.ndarray
-    names: Mapping[str, str]
+    lists: Lists
 
     @property
     def nbytes(self) -> int:
-        return self.classes.nbytes + self.chances.nbytes + self.there.nbytes
+        return self.lists.nbytes
 
 
 def parts(ask: Ask, model: str, heads: Sequence[Key], quantity: str) -> Parts | None:
@@ -93,7 +90,8 @@ def listed(ask: Ask, model: str, heads: Sequence[Key], modes: tuple[str, ...]) -
                  for name in ("classes", "chances", "listed")]
         shape = len(rows), len(grid.modes)
         classes, chances, there = (one.reshape(*shape, *one.shape[1:]) for one in found)
-        return Listed(grid, classes, chances, there, _words(arrays)["classes"])
+        names = {int(number): name for number, name in _words(arrays)["classes"].items()}
+        return Listed(grid, Lists(classes, chances, there, names))
     return _read(ask, model, heads, modes, modes, read)
 
 
@@ -180,11 +178,11 @@ def predictions(ask: Ask, mode: str, heads: Sequence[HeadKey], focus: int | None
         kept = own.grid.kept(passing, focus)
         found += [(model, *key, one, *said) for i, key in enumerate(own.grid.heads)
                   for j, one in enumerate(own.grid.modes)
-                  for said in _first(own, (i, j), kept, top)]
+                  for said in _first(own.lists, (i, j), kept, top)]
     return _table(_CLASSES, list(zip(*found, strict=True)) or [()] * len(_CLASSES))
 
 
-def _first(own: Listed, at: tuple[int, int], kept: np.ndarray, top: int) -> list[tuple]:
+def _first(own: Lists, at: tuple[int, int], kept: np.ndarray, top: int) -> list[tuple]:
     """The classes with the largest mean probability: class, name, mean, how many list it, and of
     how many."""
     images = kept & own.there[at]
@@ -193,7 +191,7 @@ def _first(own: Listed, at: tuple[int, int], kept: np.ndarray, top: int) -> list
     means = np.bincount(place, chances, len(distinct)) / max(1, images.sum())
     count = np.bincount(place, minlength=len(distinct))
     order = [i for i in np.lexsort((distinct, -means)) if distinct[i] >= 0][:top]
-    return [(int(distinct[i]), own.names[str(distinct[i])], means[i], count[i], images.sum())
+    return [(int(distinct[i]), own.names[int(distinct[i])], means[i], count[i], images.sum())
             for i in order]
 
 
