@@ -34,9 +34,13 @@ class ClassRule:
 
 def class_names(shares: Shares) -> list[str]:
     """The name of every class pattern."""
-    scores = np.stack([rule.score(shares) for rule in RULES], axis=1)
     return [next((rule.name for rule, score in zip(RULES, row, strict=True)
-                  if score >= rule.needed), MIXED) for row in scores.tolist()]
+                  if score >= rule.needed), MIXED) for row in class_scores(shares).tolist()]
+
+
+def class_scores(shares: Shares) -> Float[np.ndarray, "head rule"]:
+    """The scores of all rules."""
+    return np.stack([rule.score(shares) for rule in RULES], axis=1)
 
 
 def _image(shares: Shares) -> Float[np.ndarray, "head y x"]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -25,6 +26,9 @@ PerHead = Float[np.ndarray, "head"]
 
 MIXED = "mixed"
 """The name where no rule holds."""
+
+NEARLY = 0.85
+"""The part of what a rule needs that is close to it."""
 
 REACH = NEAR_SIDE // 2
 MIDDLE = PATCH.side // 2
@@ -109,9 +113,27 @@ def name_heads(traits: Traits) -> list[Named]:
     return [_named(row, [way[head] for way in ways]) for head, row in enumerate(scores.tolist())]
 
 
-def name_by(scores: Sequence[float]) -> str:
-    """The name that these scores, one for each rule, give."""
-    return _named(scores, [""] * len(RULES)).name
+@runtime_checkable
+class Needing(Protocol):
+    """A rule, whatever it judges."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def needed(self) -> float: ...
+
+
+def name_of_mean(rules: Sequence[Needing], scores: Sequence[float]) -> tuple[str, bool]:
+    """The name that the mean scores of some heads, one for each rule, give, and whether its rule
+    holds. Where none does, the closest gives its name if it comes close: the mean of heads that it
+    names and of some that it does not just falls short of it."""
+    reached = [score / rule.needed for rule, score in zip(rules, scores, strict=True)]
+    for rule, share in zip(rules, reached, strict=True):
+        if share >= 1:
+            return rule.name, True
+    closest = int(np.argmax(reached))
+    return (rules[closest].name, False) if reached[closest] >= NEARLY else (MIXED, True)
 
 
 def _named(scores: Sequence[float], ways: Sequence[str]) -> Named:

@@ -135,7 +135,8 @@ PATTERN_TABLES: tuple[Table, ...] = (
         Column("cluster", SMALL, "its number, from 0, the largest first when they were "
                "fitted"),
         Column("name", TEXT, "what the mean of its heads is called by the rules for names (class "
-               "patterns have rules of their own), and the share of its heads that is"),
+               "patterns have rules of their own), or nearly, where it falls a little short of the "
+               "rule that comes closest; and the share of its heads that is called so"),
         Column("heads", INT, "how many heads it has, of all models"),
         Column("prototype", PROFILE, "the mean pattern of its heads, encoded and decoded"),
         Column("agreement", FLOAT, "mean share of seeds in which two of its heads are together",

@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Bool, Float, Int
 
-from precompute.class_names import class_names
-from precompute.names import RULES, name_by
+from precompute.class_names import RULES as CLASS_RULES
+from precompute.class_names import class_names, class_scores
+from precompute.names import RULES, name_of_mean
 from precompute.samples import spread
 from store import canon, places
 from store.canon import CLASS, Kind
@@ -73,10 +74,12 @@ class Means(Patterns):
     scores: np.ndarray
 
     def common_name(self, which: np.ndarray) -> str:
-        """What the mean of these heads is called, and how many of them are called so."""
-        name = class_names(self.shares[which].mean(0, keepdims=True))[0] if self.kind is CLASS \
-            else name_by(self.scores[which].mean(0).tolist())
-        return f"{name} ({np.mean(self.name[which] == name):.0%})"
+        """What the mean of these heads is called, or nearly, and how many of them are called so."""
+        rules, scores = (CLASS_RULES, class_scores(self.shares[which].mean(0, keepdims=True))[0]) \
+            if self.kind is CLASS else (RULES, self.scores[which].mean(0))
+        name, exactly = name_of_mean(rules, scores.tolist())
+        called = np.mean(self.name[which] == name)
+        return f"{'' if exactly else 'nearly '}{name} ({called:.0%})"
 
 
 def sample(store: Store, kind: Kind, models: Sequence[str]) -> Single:

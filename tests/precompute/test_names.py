@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from precompute.canonical import MASSES, uniform_masses
-from precompute.names import MIXED, RULES, Named, Traits, name_heads
+from precompute.names import MIXED, RULES, Named, Traits, name_heads, name_of_mean
 from store.canon import NEAR_SIDE, PATCH
 from tests.precompute.patterns_world import (
     GRIDS,
@@ -112,3 +112,13 @@ def test_a_head_that_looks_to_one_side_is_directional() -> None:
 def test_every_rule_has_a_name_of_its_own_and_says_what_it_means() -> None:
     assert len({rule.name for rule in RULES} | {MIXED}) == len(RULES) + 1
     assert all(rule.text and rule.needed > 0 for rule in RULES)
+
+
+@pytest.mark.parametrize(("scores", "name", "holds"), [
+    ({}, "mixed", True), ({"local": 0.99, "uniform": 0.8}, "local", False),
+    ({"local": 1, "self": 1.5}, "self", True), ({"global": 0.84}, "mixed", True),
+    ({"global": 0.86, "uniform": 0.9}, "uniform", False)])
+def test_the_mean_of_heads_may_fall_a_little_short_of_a_rule(scores, name, holds) -> None:
+    """`scores`: of what each rule needs."""
+    told = name_of_mean(RULES, [scores.get(rule.name, 0) * rule.needed for rule in RULES])
+    assert told == (name, holds)
