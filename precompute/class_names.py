@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from precompute.names import MIXED
+from precompute.names import MIXED, first_held
 from store.canon import CLASS
 
 Shares = Float[np.ndarray, "head share"]
@@ -34,8 +34,7 @@ class ClassRule:
 
 def class_names(shares: Shares) -> list[str]:
     """The name of every class pattern."""
-    return [next((rule.name for rule, score in zip(RULES, row, strict=True)
-                  if score >= rule.needed), MIXED) for row in class_scores(shares).tolist()]
+    return [first_held(RULES, row) or MIXED for row in class_scores(shares).tolist()]
 
 
 def class_scores(shares: Shares) -> Float[np.ndarray, "head rule"]:

@@ -124,14 +124,19 @@ class Needing(Protocol):
     def needed(self) -> float: ...
 
 
+def first_held(rules: Sequence[Needing], scores: Sequence[float]) -> str | None:
+    """The name of the first rule whose score is what it needs."""
+    return next((rule.name for rule, score in zip(rules, scores, strict=True)
+                 if score >= rule.needed), None)
+
+
 def name_of_mean(rules: Sequence[Needing], scores: Sequence[float]) -> tuple[str, bool]:
     """The name that the mean scores of some heads, one for each rule, give, and whether its rule
     holds. Where none does, the closest gives its name if it comes close: the mean of heads that it
     names and of some that it does not just falls short of it."""
+    if (held := first_held(rules, scores)) is not None:
+        return held, True
     reached = [score / rule.needed for rule, score in zip(rules, scores, strict=True)]
-    for rule, share in zip(rules, reached, strict=True):
-        if share >= 1:
-            return rule.name, True
     closest = int(np.argmax(reached))
     return (rules[closest].name, False) if reached[closest] >= NEARLY else (MIXED, True)
 
