@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -15,6 +16,8 @@ import pytest
 from tests.synthetic import make_store
 
 ROOT = Path(__file__).parents[2]
+PATIENCE = 120
+"""Seconds until what has not happened never will: a bound for what hangs, not for slow machines."""
 FLAGS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--use-gl=angle", "--use-angle=swiftshader",
     "--enable-unsafe-swiftshader", "--no-first-run", "--disable-background-networking",
@@ -54,7 +57,7 @@ def serving(store: Path) -> Iterator[str]:
         yield next(word for word in line.split() if word.startswith("http://"))
     finally:
         process.terminate()
-        process.communicate(timeout=20)
+        process.communicate(timeout=PATIENCE)
 
 
 class Page:
@@ -62,10 +65,12 @@ class Page:
 
     def __init__(self, tab) -> None:
         self.tab = tab
+        tab.set_default_timeout(1000 * PATIENCE)
+        tab.set_default_navigation_timeout(1000 * PATIENCE)
         self.requests: list[str] = []
         self.complaints: list[str] = []
         self.updates: list[str] = []
-        self.pending = 0
+        self.pending: set = set()
         tab.on("request", self._requested)
         tab.on("requestfinished", self._answered)
         tab.on("requestfailed", self._answered)
@@ -74,32 +79,32 @@ class Page:
 
     def _requested(self, request) -> None:
         self.requests.append(request.url)
-        self.pending += 1
+        self.pending.add(request)
         if "_dash-update-component" in request.url:
             self.updates.append(request.post_data or "")
 
     def _answered(self, request) -> None:
-        self.pending -= 1
+        self.pending.discard(request)
 
     def open(self, url: str) -> Page:
         self.tab.goto(url)
         self.tab.wait_for_function(
             "(plots => plots.length && plots.every(plot => (((plot.querySelector("
             "'.js-plotly-plot') || {}).layout || {}).meta || {}).axes))"
-            "([...document.querySelectorAll('.plot')].filter(plot => plot.offsetParent))",
-            timeout=60_000)
+            "([...document.querySelectorAll('.plot')].filter(plot => plot.offsetParent))")
         self.settle()
         return self
 
     def settle(self) -> None:
         """Wait until nothing has been asked for or drawn for half a second, in which the tab, slow
         as its machine may be, has had nothing left to do five times."""
-        quiet = 0
+        quiet, end = 0, time.monotonic() + PATIENCE
         while quiet < 5:
+            assert time.monotonic() < end, [request.url for request in self.pending]
             before = len(self.requests)
             self.tab.wait_for_timeout(100)
             self.tab.evaluate("() => new Promise(done => requestIdleCallback(() => done()))")
-            quiet = quiet + 1 if self.pending == 0 and len(self.requests) == before else 0
+            quiet = quiet + 1 if not self.pending and len(self.requests) == before else 0
 
     def plot(self, view: str, script: str):
         """What `script` gives for the plot's element `gd`."""
@@ -111,7 +116,7 @@ class Page:
         self.tab.wait_for_function(
             "([id, s]) => { const gd = document.querySelector(`#plot-${id} .js-plotly-plot`);"
             "return gd && gd._fullLayout && new Function('gd', 'return ' + s)(gd); }",
-            arg=[view, script], timeout=20_000)
+            arg=[view, script])
 
     def pixel(self, view: str, x: float, y: float, axis: str = "") -> tuple[float, float]:
         """Where a point of a plot's axes lies on the screen."""
@@ -138,8 +143,6 @@ class Page:
 
     def click(self, view: str, x: float, y: float, axis: str = "") -> None:
         px, py = self.pixel(view, x, y, axis)
-        self.tab.mouse.move(px, py)
-        self.tab.wait_for_timeout(120)
         self.tab.mouse.click(px, py)
         self.settle()
 

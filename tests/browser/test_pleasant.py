@@ -56,10 +56,10 @@ def in_tab(context) -> Page:
 
 
 def test_text_can_be_read_in_light_and_dark(page, served):
+    """At once: no text lingers in the colours that were."""
     page.open(served + "?model=alpha&label=cat&heads=0.1,3.2@alpha&image=3&label=unicorn")
     for theme in ("light", "dark"):
         page.tab.evaluate(f"{DARK} = '{theme}'")
-        page.tab.wait_for_timeout(400)  # colours of buttons change in steps
         found = {text: page.tab.evaluate(RATIO, text) for text in TEXTS}
         assert [text for text, ratio in found.items() if ratio is None] == []
         assert {text: round(ratio, 2) for text, ratio in found.items() if ratio < 4.5} == {}, theme
@@ -150,6 +150,14 @@ def test_digits_and_arrows_turn_the_tabs(page, served):
     assert page.tab.locator("#page.on-heads").count() == 1  # a digit that is typed is a digit
 
 
+AT_THE_TOP = """(id) => {
+  const [top, head] = [document.getElementById(id), document.querySelector(".top")].map(
+      (e) => e.getBoundingClientRect());
+  return (head.height - 2 <= top.y && top.y < 200) ||
+    scrollY + innerHeight > document.body.scrollHeight - 4; }"""
+"""Whether a view stands right under the header, or as high as the page's end allows."""
+
+
 def test_jump_links_lead_to_their_views_and_leave_the_url(page, served):
     page.open(served + "?model=alpha")
     url = page.tab.url
@@ -159,11 +167,7 @@ def test_jump_links_lead_to_their_views_and_leave_the_url(page, served):
     for name in names:
         page.tab.focus(f".jump[data-jump={name}]")
         page.tab.keyboard.press("Enter")
-        page.tab.wait_for_timeout(900)
-        box = page.tab.locator(f"#{name}").bounding_box()
-        head = page.tab.locator(".top").bounding_box()
-        bottom = page.tab.evaluate("scrollY + innerHeight > document.body.scrollHeight - 4")
-        assert head["height"] - 2 <= box["y"] < 200 or bottom, name
+        page.tab.wait_for_function(AT_THE_TOP, arg=name)
         assert focused(page) == name
     assert page.tab.url == url
 
@@ -237,24 +241,20 @@ def test_each_choice_of_a_measure_explains_it(page, served):
     assert column("compared", "sink").text in page.tab.text_content("#about-compared")
 
 
-def slowly(page) -> None:
-    def wait(route) -> None:
-        page.tab.wait_for_timeout(900)
-        route.continue_()
-    page.tab.route(CALLBACKS, wait)
-
-
 def test_a_slow_answer_shows_a_bar_that_goes_when_it_is_there(page, served):
     page.open(served + "?model=alpha")
     assert page.tab.locator("html.waiting").count() == 0
-    slowly(page)
+    hold, held = True, []
+    page.tab.route(CALLBACKS, lambda route: held.append(route) if hold else route.continue_())
     page.tab.evaluate("window.headatlasSend({kind: 'heads', op: 'toggle', keys: ['0.1@alpha']})")
-    page.tab.wait_for_selector("html.waiting", timeout=5000)
+    page.tab.wait_for_selector("html.waiting")
     assert "shown" in page.tab.evaluate(
         "getComputedStyle(document.documentElement, '::after').animationName")
-    page.tab.wait_for_selector("html:not(.waiting)", timeout=60_000)
-    page.tab.unroute_all(behavior="wait")
+    hold = False
+    for route in held:
+        route.continue_()
     page.settle()
+    assert page.tab.locator("html.waiting").count() == 0
     assert "0.1" in page.tab.inner_text("#chips")
 
 
@@ -263,12 +263,12 @@ def test_a_server_that_goes_away_is_said_and_nothing_is_lost(page, served):
     page.tab.route(CALLBACKS, lambda route: route.abort("connectionrefused"))
     page.tab.fill("#choose-head", "0.1")
     page.tab.press("#choose-head", "Enter")
-    page.tab.wait_for_selector("#away:not([hidden])", timeout=10_000)
+    page.tab.wait_for_selector("#away:not([hidden])")
     assert "does not answer" in page.tab.inner_text("#away")
     assert page.tab.locator("#chips .chip").count() == 0
     page.tab.unroute(CALLBACKS)
-    page.tab.wait_for_selector("#away", state="hidden", timeout=30_000)
-    page.tab.wait_for_selector("#chips .chip", timeout=60_000)
+    page.tab.wait_for_selector("#away", state="hidden")
+    page.tab.wait_for_selector("#chips .chip")
     page.settle()
     assert "head alpha 0.1" in page.tab.inner_text("#chips")
 

@@ -13,6 +13,7 @@ from urllib.error import HTTPError
 
 import pytest
 
+from tests.browser.conftest import PATIENCE
 from tests.synthetic import make_store
 
 ROOT = Path(__file__).parents[2]
@@ -36,7 +37,7 @@ def forwarder(target: str) -> type[BaseHTTPRequestHandler]:
             kept = {k: v for k, v in self.headers.items() if k in ("Content-Type", "Accept")}
             asked = urllib.request.Request(target + self.path, body, kept)
             try:
-                with urllib.request.urlopen(asked, timeout=60) as found:
+                with urllib.request.urlopen(asked, timeout=PATIENCE) as found:
                     status, headers, content = found.status, found.headers, found.read()
             except HTTPError as error:
                 status, headers, content = error.code, error.headers, error.read()
@@ -69,7 +70,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     proxy.shutdown()
     proxy.server_close()
     process.terminate()
-    process.communicate(timeout=20)
+    process.communicate(timeout=PATIENCE)
 
 
 @pytest.mark.browser

@@ -59,7 +59,7 @@ def pick_an_image(page) -> str:
     page.tab.fill("#find", image)
     page.tab.press("#find", "Enter")
     page.tab.wait_for_function(f"(document.querySelector('#focus b') || {{}}).textContent === "
-                               f"'image {image}'", timeout=60_000)
+                               f"'image {image}'")
     page.settle()
     return image
 
