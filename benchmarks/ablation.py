@@ -10,8 +10,8 @@ rounds. Every pass of N1 costs the same, so PASSES of them stand for all; the sw
     N1 threads   seconds an image of N1 on torch's threads; N1 cores: on a process a core
     sweep        seconds an image of the sweep, its clean pass included
     ratio        N1 threads / sweep, the obvious way against ours; strict: the better N1 / sweep
-    of peak      arithmetic of the sweep a second, as a share of what float32 matrix products reach
-                 on all cores in the same run
+    of peak      arithmetic of the sweep a second, as a share of what torch's float32 products reach
+                 on all cores in the same run (more than all of it where tiles multiply)
     floor        the strict ratio if the sweep's arithmetic ran at that peak and all else were free
     statistics   share of attention statistics in the whole
     difference   largest relative difference of a pruned embedding from N1's
@@ -29,6 +29,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from multiprocessing.connection import Connection
 from pathlib import Path
 from unittest import mock
@@ -42,8 +43,9 @@ from precompute.ablation import chunks, one_each, zero
 from precompute.anatomy import Anatomy, Model
 from precompute.clean import CleanPass, clean_pass
 from precompute.families import dissect
+from precompute.memory import keep_memory
 from precompute.strength import STRENGTH, look
-from precompute.sweep import ROW_TOKENS, Hooks, embed, make_engine
+from precompute.sweep import ROW_TOKENS, Engine, Hooks, embed, make_engine
 
 REAL = Path(os.environ.get("HEADATLAS_REAL", "../shared/real")) / "vits14_imgfocus.safetensors"
 PASSES = 6
@@ -78,16 +80,22 @@ class Case:
 
 
 class Bench:
-    """What one process can be asked to time, on one case."""
+    """What one process can be asked to time, on one case. On several threads it is a process as
+    people have it; on one it keeps its memory, as workers of `precompute` do."""
 
     def __init__(self, case: Case, threads: int) -> None:
         torch.set_num_threads(threads)
+        if threads == 1:
+            keep_memory()
         self.model, self.anatomy, self.images = case.load()
         self.name = "fast" if self.anatomy.plain else "tail"
-        self.engine = make_engine(self.name, self.model, self.anatomy)
         self.hooks = Hooks(self.model, self.anatomy)
         self.clean = clean_pass(self.model, self.anatomy, self.images)
         self.square = torch.randn(PEAK_SIDE, PEAK_SIDE)
+
+    @cached_property
+    def engine(self) -> Engine:
+        return make_engine(self.name, self.model, self.anatomy)
 
     def n1(self) -> float:
         """Seconds for a hooked pass per head, from PASSES of them."""
@@ -124,9 +132,9 @@ class Bench:
         return float(self.anatomy.plain)
 
     def operations(self) -> float:
-        """Floating point operations of the sweep. torch counts none of the packed products, so the
-        same engine is counted on plain ones."""
-        with mock.patch.object(kernels, "can_pack", lambda: False), \
+        """Floating point operations of the sweep. torch counts its own products alone, so the same
+        engine is counted on those."""
+        with mock.patch.object(kernels, "MAKERS", {"plain": kernels.MAKERS["plain"]}), \
                 FlopCounterMode(display=False) as counter:
             self._swept(self.clean, make_engine(self.name, self.model, self.anatomy))
         return float(counter.get_total_flops())

@@ -1,23 +1,25 @@
 """Faster forwards for the modules that the sweep runs most, with the same result.
 
-Plain pre-norm blocks are taken apart: LayerScale is folded into the weights, GELU into the matrix
-product, and the block of the changed head starts behind its attention. On a CPU in float32 the
-matrix products are oneDNN's, on weights packed once; torch keeps that operator to itself, so it is
-tried on a small product first and plain torch takes its place where it is missing or wrong
-(tests/precompute/test_kernels.py).
+Plain pre-norm blocks are taken apart: LayerScale is folded into the weights; norm, GELU and
+residual join the matrix product; and the block of the changed head starts behind its attention.
+Products are made by the first of MAKERS that this machine has: `precompute.split` on processors
+with tiles, oneDNN's on weights packed once (torch keeps that operator to itself, so it is tried on
+a small product first), else plain torch (tests/precompute/test_kernels.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import torch
 from jaxtyping import Float
+from timm.layers import LayerNorm
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from precompute import split
 from precompute.anatomy import Anatomy, Model
 
 Rows = Float[Tensor, "row token dim"]
@@ -46,22 +48,60 @@ def quicken(model: Model, anatomy: Anatomy) -> Quick:
                  blocks[-1].class_row if anatomy.class_row else None)
 
 
+@dataclass(frozen=True)
 class Affine:
-    """x W^T + b, then perhaps GELU, on packed weights where that can be had."""
+    """norm(x) W^T + b, then perhaps GELU, then plus a residual."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, gelu: bool = False) -> None:
-        self.weight, self.bias, self.gelu = weight.contiguous(), bias, gelu
-        packs = weight.device.type == "cpu" and weight.dtype == torch.float32 and can_pack()
-        self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight, PACKED_ROWS) \
-            if packs else None
+    weight: Float[Tensor, "out inner"]
+    bias: Float[Tensor, " out"] | None
+    gelu: bool = False
+    norm: Model = field(default_factory=nn.Identity)
 
-    def __call__(self, x: Tensor) -> Tensor:
-        if self.packed is not None:
-            return torch.ops.mkldnn._linear_pointwise(
-                x, self.packed, self.bias, "gelu" if self.gelu else "none", [],
-                "none")
-        product = F.linear(x, self.weight, self.bias)
-        return F.gelu(product) if self.gelu else product
+    def made(self) -> Product:
+        """By the quickest of MAKERS that can be had."""
+        return MAKERS[quickest(self.weight)][1](self)
+
+
+Product = Callable[..., Tensor]
+"""Of x and, if wanted, a residual, which is not changed."""
+
+
+def _split(affine: Affine) -> Product:
+    """On tiles, LayerNorm and all."""
+    weight, bias, norm = affine.weight, affine.bias, affine.norm
+    if not _is_layer_norm(norm) or norm.normalized_shape != weight.shape[1:]:
+        product = split.Linear(weight, bias, affine.gelu)
+        return lambda x, residual=None: product(norm(x), residual)
+    if norm.bias is not None:
+        shift = (weight.double() @ norm.bias.double()).float()
+        bias = shift if bias is None else bias + shift
+    if norm.weight is not None:
+        weight = weight * norm.weight
+    return split.Linear(weight, bias, affine.gelu, norm.eps)
+
+
+def _is_layer_norm(norm: Model) -> bool:
+    """And no subclass that may do something else."""
+    return type(norm) in (nn.LayerNorm, LayerNorm)
+
+
+def _packed(affine: Affine) -> Product:
+    """On weights packed once."""
+    packed = torch.ops.mkldnn._reorder_linear_weight(affine.weight.contiguous(), PACKED_ROWS)
+    act = "gelu" if affine.gelu else "none"
+    return lambda x, residual=None: _added(torch.ops.mkldnn._linear_pointwise(
+        affine.norm(x), packed, affine.bias, act, [], "none"), residual)
+
+
+def _plain(affine: Affine) -> Product:
+    """By torch's own operators."""
+    act = F.gelu if affine.gelu else nn.Identity()
+    return lambda x, residual=None: _added(
+        act(F.linear(affine.norm(x), affine.weight, affine.bias)), residual)
+
+
+def _added(product: Tensor, residual: Tensor | None) -> Tensor:
+    return product if residual is None else product.add_(residual)
 
 
 @lru_cache(maxsize=1)
@@ -76,33 +116,50 @@ def can_pack() -> bool:
     return torch.allclose(found, F.gelu(F.linear(x, weight, bias)), rtol=1e-4, atol=1e-5)
 
 
+MAKERS: dict[str, tuple[Callable[[], bool], Callable[[Affine], Product]]] = {
+    "split": (split.can_split, _split),
+    "packed": (can_pack, _packed),
+    "plain": (lambda: True, _plain),
+}
+"""How products of float32 can be made on a CPU, the quickest first: whether that can be had here,
+and the maker. The last is for all else too."""
+
+
+def quickest(weight: Tensor) -> str:
+    """The name of the maker for products with such a weight."""
+    *_, last = MAKERS
+    if weight.device.type != "cpu" or weight.dtype != torch.float32:
+        return last
+    return next(name for name, (there, _) in MAKERS.items() if there())
+
+
 class QuickBlock:
     """timm's plain `Block`, taken apart. Source of the formulas: timm's own forward."""
 
     def __init__(self, block: Model) -> None:
         attention, mlp = block.attn, block.mlp
-        self.norm1, self.norm2 = block.norm1, block.norm2
-        self.q_norm, self.k_norm, self.norm = attention.q_norm, attention.k_norm, attention.norm
+        self.norm1 = block.norm1
+        self.q_norm, self.k_norm = attention.q_norm, attention.k_norm
         self.shape = (attention.num_heads, attention.head_dim)
-        width = attention.attn_dim
-        weight, bias = attention.qkv.weight, attention.qkv.bias
-        self.qkv = Affine(weight, bias)
-        self.query = Affine(weight[:width], None if bias is None else bias[:width])
-        self.keyed = Affine(weight[width:], None if bias is None else bias[width:])
-        self.key, self.value = weight[width:].unflatten(0, (2, *self.shape)).unbind(0)
-        self.value_bias = None if bias is None else bias[2 * width:]
-        self.keys_are_linear = type(self.k_norm) is nn.Identity
-        self.proj = Affine(*_scaled(attention.proj, block.ls1))
-        self.mlp = self._taken_apart(mlp, block.ls2)
+        self._width = attention.attn_dim
+        self._weight, self._bias = attention.qkv.weight, attention.qkv.bias
+        self.qkv = Affine(self._weight, self._bias, norm=block.norm1).made()
+        self.proj = Affine(*_scaled(attention.proj, block.ls1), norm=attention.norm).made()
+        self.mlp = self._taken_apart(mlp, block.norm2, block.ls2)
+        self.on_tiles = quickest(self._weight) == "split" \
+            and type(self.q_norm) is type(self.k_norm) is nn.Identity
 
     def forward(self, x: Rows, attn_mask: None = None, is_causal: bool = False) -> Rows:
-        qkv = self.qkv(self.norm1(x)).unflatten(-1, (3, *self.shape)).permute(2, 0, 3, 1, 4)
-        return self.finish(x, self._attend(*qkv.unbind(0)))
+        qkv = self.qkv(x).unflatten(-1, (3, *self.shape))
+        if self.on_tiles:
+            return self.finish(x, split.attention(qkv))
+        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        mixed = F.scaled_dot_product_attention(self.q_norm(query), self.k_norm(key), value)
+        return self.finish(x, mixed.transpose(1, 2).flatten(2))
 
     def finish(self, x: Rows, heads: Rows) -> Rows:
         """From the block's input and its heads, side by side, to its output."""
-        after = self.proj(self.norm(heads)).add_(x)
-        return self.mlp(self.norm2(after)).add_(after)
+        return self.mlp(self.proj(heads, x))
 
     def class_row(self, x: Rows, attn_mask: None = None, is_causal: bool = False,
                   ) -> Float[Tensor, "row 1 dim"]:
@@ -113,36 +170,45 @@ class QuickBlock:
         all and cancels; the weights meet the tokens first and the value matrix after.
         """
         normed = self.norm1(x)
-        query = self.q_norm(self.query(normed[:, :1]).unflatten(-1, self.shape)).transpose(1, 2)
-        if not self.keys_are_linear:
-            keyed = self.keyed(normed).unflatten(-1, (2, *self.shape)).permute(2, 0, 3, 1, 4)
+        query = self.q_norm(self._query(normed[:, :1]).unflatten(-1, self.shape)).transpose(1, 2)
+        if type(self.k_norm) is not nn.Identity:
+            keyed = self._keyed(normed).unflatten(-1, (2, *self.shape)).permute(2, 0, 3, 1, 4)
             key, value = self.k_norm(keyed[0]), keyed[1]
             mixed = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
             return self.finish(x[:, :1], mixed)
-        asked = torch.einsum("rhc,hcd->rhd", query[:, :, 0], self.key) * self.shape[1] ** -0.5
+        key, value = self._weight[self._width:].unflatten(0, (2, *self.shape)).unbind(0)
+        asked = torch.einsum("rhc,hcd->rhd", query[:, :, 0], key) * self.shape[1] ** -0.5
         weights = (asked @ normed.transpose(1, 2)).softmax(-1)
-        heads = torch.einsum("rhd,hcd->rhc", weights @ normed, self.value).flatten(1)
-        if self.value_bias is not None:
-            heads = heads + self.value_bias
+        heads = torch.einsum("rhd,hcd->rhc", weights @ normed, value).flatten(1)
+        if self._bias is not None:
+            heads = heads + self._bias[2 * self._width:]
         return self.finish(x[:, :1], heads[:, None])
 
-    def _attend(self, query: Tensor, key: Tensor, value: Tensor) -> Rows:
-        mixed = F.scaled_dot_product_attention(self.q_norm(query), self.k_norm(key), value)
-        return mixed.transpose(1, 2).flatten(2)
+    @cached_property
+    def _query(self) -> Product:
+        return self._part(slice(None, self._width))
 
-    def _taken_apart(self, mlp: Model, scale: nn.Module) -> Callable[[Rows], Rows]:
-        """fc1, GELU and fc2 if the MLP is just that, else the module with its LayerScale."""
+    @cached_property
+    def _keyed(self) -> Product:
+        return self._part(slice(self._width, None))
+
+    def _part(self, rows: slice) -> Product:
+        """Of queries, or of keys and values, from tokens that are normalised already."""
+        return Affine(self._weight[rows], None if self._bias is None else self._bias[rows]).made()
+
+    def _taken_apart(self, mlp: Model, norm: nn.Module, scale: nn.Module,
+                     ) -> Callable[[Rows], Rows]:
+        """x + MLP(norm(x)): fc1, GELU and fc2 if the MLP is just that, else the module."""
         known = all(hasattr(mlp, name) for name in ("fc1", "act", "norm", "fc2")) \
             and type(mlp.norm) is nn.Identity and type(mlp.fc1) is nn.Linear \
             and type(mlp).__name__ == "Mlp"
         if not known:
-            return lambda x: scale(mlp(x))
+            return lambda x: scale(mlp(norm(x))) + x
         gelu = type(mlp.act) is nn.GELU and mlp.act.approximate == "none"
-        first = Affine(mlp.fc1.weight, mlp.fc1.bias, gelu)
-        second = Affine(*_scaled(mlp.fc2, scale))
-        if gelu:
-            return lambda x: second(first(x))
-        return lambda x: second(mlp.act(first(x)))
+        act = nn.Identity() if gelu else mlp.act
+        first = Affine(mlp.fc1.weight, mlp.fc1.bias, gelu, norm).made()
+        second = Affine(*_scaled(mlp.fc2, scale)).made()
+        return lambda x: second(act(first(x)), x)
 
 
 def _scaled(linear: nn.Linear, scale: nn.Module) -> tuple[Tensor, Tensor | None]:

@@ -18,6 +18,7 @@ import torch
 from precompute import models, reference
 from precompute.batches import batch_size, batches, image_rows, rows_of
 from precompute.describe import class_map, read_classifier
+from precompute.memory import keep_memory
 from precompute.models import Vit
 from precompute.others import read_settled
 from precompute.stages import STAGES, Stage
@@ -49,6 +50,7 @@ class Task:
 def settle(device: str) -> None:
     """One thread for each process: splitting every small product over the cores costs more than it
     saves, and where cores disagree so do the last bits. float32 means float32 on a GPU too."""
+    keep_memory()
     torch.backends.cudnn.allow_tf32 = False
     if device == "cpu":
         torch.set_num_threads(1)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import pytest
 import torch
-from timm.layers import GluMlp, RmsNorm, SwiGLU, SwiGLUPacked
+from timm.layers import GluMlp, LayerNorm, RmsNorm, SwiGLU, SwiGLUPacked
 from torch import nn
 from torch.nn import functional as F
 
 from precompute import kernels
 from precompute.ablation import one_each, zero
 from precompute.clean import clean_pass
-from precompute.kernels import Affine, QuickBlock, can_pack, quicken
+from precompute.kernels import MAKERS, Affine, QuickBlock, can_pack, quicken, quickest
 from precompute.sweep import make_engine
 from tests.precompute import slow
 from tests.precompute.vits import as_vit, built, images, tiny, untouched
@@ -38,13 +39,14 @@ BLOCKS: dict[str, dict] = {
 }
 
 
-@pytest.fixture(params=[True, False], ids=["packed", "plain torch"])
-def packed(request, monkeypatch) -> bool:
-    """With the machine's packed products, and as if it had none."""
-    if not request.param:
-        monkeypatch.setattr(kernels, "can_pack", lambda: False)
-    elif not can_pack():
-        pytest.skip("this torch has no packed products")
+@pytest.fixture(params=list(MAKERS))
+def maker(request, monkeypatch) -> str:
+    """One way to make products, as if it were the only one."""
+    there, made = MAKERS[request.param]
+    if not there():
+        pytest.skip(f"this machine, or this torch, has no {request.param} products")
+    only = {request.param: (there, made), "last": MAKERS["plain"]}
+    monkeypatch.setattr(kernels, "MAKERS", only)
     return request.param
 
 
@@ -54,7 +56,7 @@ def _rows(tokens: int = 17, rows: int = 5, width: int = 24) -> torch.Tensor:
 
 @pytest.mark.parametrize("name", BLOCKS)
 @torch.no_grad()
-def test_a_block_taken_apart_gives_what_the_block_gives(name: str, packed: bool) -> None:
+def test_a_block_taken_apart_gives_what_the_block_gives(name: str, maker: str) -> None:
     block = tiny(**BLOCKS[name]).blocks[1]
     with untouched(block):
         quick = QuickBlock(block)
@@ -65,13 +67,12 @@ def test_a_block_taken_apart_gives_what_the_block_gives(name: str, packed: bool)
             torch.testing.assert_close(quick.forward(x), wanted, rtol=1e-4, atol=2e-5)
             torch.testing.assert_close(quick.class_row(x), wanted[:, :1], rtol=1e-4, atol=2e-5)
             assert torch.equal(x, kept), "what a block was given is not its own to change"
-    assert (quick.qkv.packed is not None) is packed
 
 
 @pytest.mark.parametrize("name", BLOCKS)
 @torch.no_grad()
 def test_a_block_finished_from_other_heads_gives_what_a_hooked_block_gives(
-        name: str, packed: bool) -> None:
+        name: str, maker: str) -> None:
     block = tiny(**BLOCKS[name]).blocks[1]
     x, heads = _rows(), _rows() + 1
     handle = block.attn.norm.register_forward_pre_hook(lambda _m, _args: heads)
@@ -87,22 +88,59 @@ def test_a_block_finished_from_other_heads_gives_what_a_hooked_block_gives(
 @pytest.mark.parametrize("gelu", [True, False])
 @pytest.mark.parametrize("shape", [(1, 1), (2, 7), (3, 2048), (4, 5, 6)], ids=str)
 def test_an_affine_map_is_a_product_and_a_bias(shape: tuple, gelu: bool, bias: bool,
-                                               packed: bool) -> None:
+                                               maker: str) -> None:
     draw = torch.Generator().manual_seed(4)
     weight, offset = torch.randn(24, 16, generator=draw), torch.randn(24, generator=draw)
     x = torch.randn(*shape, 16, generator=draw)
-    found = Affine(weight, offset if bias else None, gelu)(x)
+    residual = torch.randn(*shape, 24, generator=draw)
+    product = Affine(weight, offset if bias else None, gelu).made()
     wanted = F.linear(x.double(), weight.double(), offset.double() if bias else None)
-    torch.testing.assert_close(found, (F.gelu(wanted) if gelu else wanted).float(),
-                               rtol=1e-4, atol=2e-5)
+    wanted = (F.gelu(wanted) if gelu else wanted).float()
+    torch.testing.assert_close(product(x), wanted, rtol=1e-4, atol=2e-5)
+    torch.testing.assert_close(product(x, residual), wanted + residual, rtol=1e-4, atol=2e-5)
 
 
-def test_an_affine_map_of_part_of_a_matrix_is_that_part() -> None:
+NORMS: dict[str, Callable[[], nn.Module]] = {
+    "none": nn.Identity,
+    "LayerNorm": partial(nn.LayerNorm, 24, eps=1e-3),
+    "timm's": partial(LayerNorm, 24),
+    "without bias": partial(nn.LayerNorm, 24, bias=False),
+    "without weights": partial(nn.LayerNorm, 24, elementwise_affine=False),
+    "RMS": partial(RmsNorm, 24),
+    "over more": partial(nn.LayerNorm, (5, 24)),
+}
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("name", NORMS)
+@torch.no_grad()
+def test_a_norm_may_stand_before_an_affine_map(name: str, bias: bool, maker: str) -> None:
+    draw = torch.Generator().manual_seed(6)
+    weight, offset = torch.randn(32, 24, generator=draw), torch.randn(32, generator=draw)
+    x, norm = 3 + 2 * torch.randn(3, 5, 24, generator=draw), NORMS[name]()
+    for parameter in norm.parameters():
+        parameter.copy_(torch.randn(parameter.shape, generator=draw))
+    kept, product = x.clone(), Affine(weight, offset if bias else None, norm=norm).made()
+    torch.testing.assert_close(product(x), F.linear(norm(x), weight, offset if bias else None),
+                               rtol=1e-4, atol=1e-4)
+    assert torch.equal(x, kept)
+
+
+@pytest.mark.parametrize("there", [["split", "packed"], ["packed"], []], ids=str)
+def test_the_quickest_products_that_can_be_had_are_taken(monkeypatch, there: list[str]) -> None:
+    for name in ("split", "packed"):
+        monkeypatch.setitem(MAKERS, name, (lambda name=name: name in there, MAKERS[name][1]))
+    assert quickest(torch.ones(1)) == [*there, "plain"][0]
+    assert quickest(torch.ones(1).double()) == quickest(torch.ones(1).bfloat16()) == "plain"
+
+
+def test_an_affine_map_of_part_of_a_matrix_is_that_part(maker: str) -> None:
     """Rows of a larger weight, and its transpose: neither is laid out as packing expects."""
     whole = torch.randn(48, 24, generator=torch.Generator().manual_seed(5))
     x = _rows()
     for weight in (whole[24:], whole[:24].T):
-        torch.testing.assert_close(Affine(weight, None)(x), x @ weight.T, rtol=1e-4, atol=2e-5)
+        found = Affine(weight, None).made()(x)
+        torch.testing.assert_close(found, x @ weight.T, rtol=1e-4, atol=2e-5)
 
 
 @pytest.mark.parametrize("error", [AttributeError, RuntimeError, TypeError])
@@ -127,15 +165,8 @@ def test_where_packed_products_are_wrong_they_are_not_used(monkeypatch) -> None:
     assert not can_pack.__wrapped__()
 
 
-def test_other_precisions_are_not_packed() -> None:
-    weight = torch.randn(8, 8)
-    assert Affine(weight.double(), None).packed is None
-    assert Affine(weight.bfloat16(), None).packed is None
-
-
 @pytest.mark.parametrize("name", ["class token", "norms everywhere", "PiT", "gated linear MLP"])
-def test_the_fast_engine_without_packing_is_right(monkeypatch, name: str) -> None:
-    monkeypatch.setattr(kernels, "can_pack", lambda: False)
+def test_the_fast_engine_is_right_with_all_products(maker: str, name: str) -> None:
     model = built(name)
     anatomy, pixels = as_vit(model).anatomy, images(model, 2)
     clean = clean_pass(model, anatomy, pixels)
