@@ -38,7 +38,7 @@ def test_serves_until_it_is_told_to_stop(path, end):
     with urllib.request.urlopen(url + "healthz") as answer:
         assert answer.status == 200
     process.send_signal(end)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=120)
     assert (process.returncode, out, err) == (0, "", "")
 
 
@@ -75,6 +75,6 @@ def test_a_base_path_ends_in_a_slash(given, taken):
 def test_a_port_in_use_is_said_before_anything_starts(path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        _, err = serve("--store", str(path), "--port", port).communicate(timeout=30)
+        _, err = serve("--store", str(path), "--port", port).communicate(timeout=120)
     assert f"port {port}" in err
     assert len(err.strip().splitlines()) == 1

@@ -30,7 +30,7 @@ from tests.synthetic import LABELS
 ROOT = Path(__file__).parents[2]
 BASE = "/atlas/"
 USERS, WISHES = 20, 5
-WAIT = 60
+WAIT = 120
 
 
 class Server:
@@ -227,10 +227,11 @@ def test_told_to_stop_it_answers_what_it_has_begun(path: Path) -> None:
     with socket.create_connection(("127.0.0.1", server.port), timeout=WAIT) as there:
         there.sendall(f"POST {BASE}_dash-update-component HTTP/1.1\r\nHost: here\r\n"
                       f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
-                      "Connection: close\r\n\r\n".encode() + body[:10])
-        time.sleep(0.5)
+                      "Connection: close\r\nExpect: 100-continue\r\n\r\n".encode() + body[:10])
+        begun = b"HTTP/1.1 100 Continue\r\n\r\n"
+        assert there.recv(len(begun), socket.MSG_WAITALL) == begun
         server.process.send_signal(signal.SIGTERM)
-        time.sleep(0.5)
+        server.wait_for(lambda left: len(left) == 1)  # who has nothing to answer is gone
         there.sendall(body[10:])
         answer = b"".join(iter(lambda: there.recv(1 << 16), b""))
     assert answer.startswith(b"HTTP/1.1 200") and b'"response"' in answer

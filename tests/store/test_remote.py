@@ -250,13 +250,13 @@ def test_workers_of_a_server_read_it(bucket) -> None:
     assert process.stdout is not None
     url = next(word for word in process.stdout.readline().split() if word.startswith("http://"))
     try:
-        with urllib.request.urlopen(f"{url}rows/layers.csv?model=alpha", timeout=60) as answer:
+        with urllib.request.urlopen(f"{url}rows/layers.csv?model=alpha", timeout=120) as answer:
             assert len(answer.read().splitlines()) == 1 + 24
-        with urllib.request.urlopen(f"{url}thumbnail/3", timeout=60) as answer:
+        with urllib.request.urlopen(f"{url}thumbnail/3", timeout=120) as answer:
             assert answer.headers["Content-Type"] == "image/webp"
     finally:
         process.terminate()
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=120)
     assert (process.returncode, out, err) == (0, "", "")
 
 
