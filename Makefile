@@ -7,12 +7,13 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PORT ?= 8050
 SCALE_STORE ?= build/scale
+JOBS ?= 2
 
 .PHONY: setup demo test lint bench screenshots clean
 
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml setup.py constraints.txt precompute/native/split.c
+$(STAMP): pyproject.toml setup.py constraints.txt $(wildcard precompute/native/*)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[precompute,test]'
@@ -22,7 +23,7 @@ demo: setup
 	$(BIN)/headatlas demo --store demo-atlas --port $(PORT)
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal
 
 lint: setup
 	$(BIN)/ruff check .

@@ -2,5 +2,8 @@
 
 from setuptools import Extension, setup
 
-setup(ext_modules=[Extension("precompute._split", ["precompute/native/split.c"],
-                             extra_compile_args=["-O3"], optional=True)])
+NATIVE = "precompute/native"
+
+setup(ext_modules=[Extension(
+    "precompute._split", [f"{NATIVE}/linear.c", f"{NATIVE}/attention.c"],
+    depends=[f"{NATIVE}/tiles.h"], extra_compile_args=["-O3"], optional=True)])

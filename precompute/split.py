@@ -1,4 +1,4 @@
-"""Float32 on a processor's bfloat16 tiles: the Python side of `native/split.c`, which says how.
+"""Float32 on a processor's bfloat16 tiles: the Python side of `native/tiles.h`, which says how.
 
 The library is built with the package where there is a C compiler. Where it is missing, or the
 processor or the system has no tiles, or its results are not float32's, nothing here is used.
