@@ -1,4 +1,8 @@
-"""Shared fixtures. In the tests every function of `precompute` checks its tensors' named axes."""
+"""Shared fixtures. In the tests every function of `precompute` checks its tensors' named axes.
+
+Models are small and tests run beside each other: a thread is quicker than threads that wait for
+each other, here and in what the tests start.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ from pathlib import Path
 import pytest
 from jaxtyping import install_import_hook
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported, which is below
 install_import_hook("precompute", "beartype.beartype")
 
 
