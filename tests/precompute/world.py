@@ -12,7 +12,10 @@ from PIL import Image
 from safetensors.numpy import load_file
 from safetensors.torch import save_file
 
-from precompute import pipeline
+from precompute import cost, pipeline
+from precompute.cost import Speed, calibrate
+from precompute.models import Vit
+from precompute.subject import FLOAT32
 from store.reader import Store, open_store
 from store.schema import TABLES, Table
 from store.series_tables import FILE
@@ -58,13 +61,25 @@ def make_checkpoint(file: Path, classes: int = 0, seed: int = 0) -> str:
 
 def run(store: Path, images: Path, *specs: str, patterns: bool = False, **options: object) -> Store:
     """`headatlas precompute` without the command line, at a small size; in this process, without
-    sampled stages and without the fit of the pattern spaces (ten seconds) unless told otherwise;
-    returns the open store."""
+    sampled stages and without the fit of the pattern spaces (ten seconds) unless told otherwise.
+    How fast the machine is, which is only told, is found out once for all runs. Returns the open
+    store."""
     options = {"sizes": [SIZE], "workers": 1, "samples": NONE, **options}
     fit = pipeline.lay_out if patterns else lambda *_args: None
-    with mock.patch.object(pipeline, "lay_out", fit):
+    with mock.patch.object(pipeline, "lay_out", fit), mock.patch.object(cost, "calibrate", speed):
         pipeline.precompute(pipeline.Request(models=specs, images=images, store=store, **options))
     return open_store(store)
+
+
+def speed(vit: Vit, engine: str, precision: str = FLOAT32) -> Speed:
+    """`calibrate` of the first model of this kind."""
+    kind = (vit.anatomy.image, vit.anatomy.heads, engine, precision)
+    if kind not in SPEEDS:
+        SPEEDS[kind] = calibrate(vit, engine, precision)
+    return SPEEDS[kind]
+
+
+SPEEDS: dict[tuple, Speed] = {}
 
 
 def all_rows(store: Store) -> dict[str, list[dict]]:
