@@ -174,7 +174,8 @@ def lined_up(vit: Vit, images: int) -> float:
     if images > MOST_IMAGES:
         return 0.0
     heads = sum(layer.heads for layer in vit.anatomy.layers)
-    of_head = 4 * (len(SUMMARISED) + lengths(vit)["hop_strength"]) + (2 + 12) * len(CELL_COLUMNS)
+    of_head = 4 * (2 * len(SUMMARISED) + lengths(vit)["hop_strength"]) \
+        + (2 + 12) * len(CELL_COLUMNS)
     of_image = len(SUMMARISED) * (2 * 8 + 0.75 * MOST)
     return images * (heads * of_head + of_image)
 

@@ -21,7 +21,7 @@ from store.arrays import opened
 from store.bins import Counts
 from store.reader import Store
 from store.schema import IMPORTANCE, STRENGTH, SUMMARISED
-from store.series import Dense, Profile
+from store.series import Profile
 from store.series_tables import (
     BOUNDS,
     CELL_COLUMNS,
@@ -114,16 +114,19 @@ def series(store: Store, spaces: Mapping[str, dict]) -> dict[str, np.ndarray]:
     found["hop_strength.spread"] = np.stack([_spread(one) for one in found["hop_strength"]])
     for name in (*PLACE_COLUMNS.values(), *CELL_COLUMNS.values()):
         found[name] = np.ascontiguousarray(found[name].swapaxes(0, 1))
-    return found | {"hop_strength.mean": mean} | partial_arrays(
+    order = np.argsort(mean, 1, kind="stable").astype(np.uint16)
+    return found | {"hop_strength.mean": mean, "hop_strength.order": order} | partial_arrays(
         store, [(row["layer"], row["heads"]) for row in blocks])
 
 
 def _counted(name: str, values: np.ndarray) -> dict[str, np.ndarray]:
     """What is counted of a measure, float32[row, image], once and for all."""
-    row = np.arange(len(values))
-    dense, bins, known = Dense.of(row, row, values), Counts.of(values), np.isfinite(values)
-    totals = dense.totals
-    return {f"{name}.totals": np.stack([dense.centre, totals.counts, totals.sums, totals.squares]),
+    bins, known = Counts.of(values), np.isfinite(values)
+    count = known.sum(1)
+    mean = values.sum(1, np.float64, where=known) / np.maximum(count, 1)
+    apart = np.where(known, values - mean[:, None], 0)
+    return {f"{name}.images": np.ascontiguousarray(values.T),
+            f"{name}.totals": np.stack([count, mean, np.square(apart).sum(1)]),
             f"{name}.by_image": np.stack([
                 np.where(known, values, 0).sum(0, dtype=np.float64), known.sum(0)]),
             f"{name}.bins": bins.counts,
@@ -151,7 +154,7 @@ def _spread(profile: np.ndarray) -> np.ndarray:
     """float64[hop, 4] of a row's [hop, image], over all images that have all its hops."""
     own = np.isfinite(profile).any(1)
     found = np.full((len(profile), 4), np.nan)
-    whole = Profile(profile[own], np.isfinite(profile[own]).all(0))
+    whole = Profile(profile[own], np.isfinite(profile[own]).all(0), np.empty(0, np.uint16))
     found[own] = whole.spread(np.ones(profile.shape[1], bool))
     return found
 

@@ -68,7 +68,9 @@ class Counts:
         """Of bins 2^k wide, no narrower than these: how many rows on how many images, of all and
         of those that pass, bool[image]."""
         bins = np.arange(self.first, self.first + self.counts.shape[1]) >> (k - self.k)
-        return Filled.of(bins, self.everything, self._sums(passing))
+        more = 2 * np.count_nonzero(passing) > len(passing)
+        kept = self.everything - self._sums(~passing) if more else self._sums(passing)
+        return Filled.of(bins, self.everything, kept)
 
     @cached_property
     def everything(self) -> np.ndarray:
@@ -76,7 +78,7 @@ class Counts:
         return self._sums(np.ones(len(self.counts), bool))
 
     def _sums(self, images: np.ndarray) -> np.ndarray:
-        return images.astype(np.float32) @ self.counts.astype(np.float32)
+        return np.add.reduce(self.counts.compress(images, 0).astype(np.float32), 0)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -17,11 +16,11 @@ import pyarrow.compute as pc
 
 from store import series
 from store.bins import Counts, Row, exponent
+from store.moments import Dense
 from store.query import Ask
 from store.schema import SUMMARISED, measure
 from store.selection import HeadKey
 from store.series import (
-    Dense,
     NoSeriesError,
     by_image,
     counts,
@@ -49,15 +48,6 @@ def _each(make: Callable[[str], Some | None], models: Iterable[str]) -> dict[str
     if len(found) < len(names):
         raise NoSeriesError
     return found
-
-
-def _all(ask: Ask, name: str, models: Sequence[str] | None = None) -> dict[str, Dense]:
-    """The measure of each model on show, by name."""
-    return _each(partial(_dense, ask, name), ask.models if models is None else models)
-
-
-def _dense(ask: Ask, name: str, model: str) -> Dense | None:
-    return dense(ask.store, model, name)
 
 
 def _table(schema: Mapping[str, pa.DataType], columns: Mapping[str, object]) -> pa.Table:
@@ -178,25 +168,23 @@ def histogram(ask: Ask, name: str, heads: Sequence[HeadKey]) -> pa.Table:
 
 def _chosen(ask: Ask, name: str, heads: Sequence[HeadKey]) -> dict[tuple[str, HeadKey | None], Row]:
     """The measure of each chosen head."""
-    chosen = sorted({h for h in heads if h[0] in ask.models})
-    models = _all(ask, name, [h[0] for h in chosen])
-    return {(h[0], h): Row(models[h[0]].values[row])
-            for h in chosen for row in models[h[0]].rows_of([h])}
+    chosen = [head for _, head in _series(ask, heads) if head is not None]
+    models = {m: [h for h in chosen if h[0] == m] for m, *_ in chosen}
+    found = _each(lambda model: series.values(ask.store, model, name, models[model]), models)
+    return {(m, head): Row(own) for m, heads in models.items()
+            for head, own in zip(heads, found[m], strict=True)}
 
 
 def at_image(ask: Ask, name: str, heads: Sequence[HeadKey], image: int) -> pa.Table:
     """As `queries.at_image`."""
-    series = _series(ask, heads)
-    models = _all(ask, name, [model for model, _ in series])
-    values = []
-    for model, head in series:
-        own = models[model]
-        rows = slice(None) if head is None else own.rows_of([head])
-        column = own.values[rows][:, image].astype(np.float64)
-        known = column[np.isfinite(column)]
-        values.append(known.mean() if len(known) else np.nan)
-    keys = [_keys(model, head, 1) for model, head in series] or [_keys("", None, 0)]
-    return _table({**_KEY, "value": DOUBLE}, {**_joined(keys), "value": np.array(values, float)})
+    if heads:
+        found = {key: own.values[image] for key, own in _chosen(ask, name, heads).items()}
+    else:
+        found = {(model, None): mean(*own[:, image:image + 1])[0] for model, own in
+                 _each(lambda model: by_image(ask.store, model, name), ask.models).items()}
+    keys = [_keys(model, head, 1) for model, head in found] or [_keys("", None, 0)]
+    return _table({**_KEY, "value": DOUBLE},
+                  {**_joined(keys), "value": np.array(list(found.values()), float)})
 
 
 def mean(sums: np.ndarray, known: np.ndarray) -> np.ndarray:
@@ -210,18 +198,16 @@ def effect(ask: Ask, name: str, chosen: Sequence[HeadKey]) -> dict[str, np.ndarr
     def one(model: str) -> np.ndarray | None:
         heads = tuple(h for h in chosen if h[0] == model)
         return ask.store.memo.keep(("effect", model, name, heads), lambda: _totals(
-            dense(ask.store, model, name), heads)) if heads else by_image(ask.store, model, name)
+            series.values(ask.store, model, name, heads))) if heads else \
+            by_image(ask.store, model, name)
     return _each(one, ask.models)
 
 
-def _totals(own: Dense | None, heads: Sequence[HeadKey]) -> np.ndarray | None:
-    if own is None:
+def _totals(values: np.ndarray | None) -> np.ndarray | None:
+    if values is None:
         return None
-    values = own.values[own.rows_of(heads)]
-    if not own.holes:
-        return np.stack([values.sum(0, dtype=np.float64), np.full(own.images, len(values))])
     known = np.isfinite(values)
-    return np.stack([np.where(known, values, 0).sum(0, dtype=np.float64), known.sum(0)])
+    return np.stack([values.sum(0, np.float64, where=known), known.sum(0)])
 
 
 def hardest(ask: Ask, name: str, count: int, paths: pa.Table) -> pa.Table:

@@ -1,4 +1,4 @@
-"""The measures of a model as dense arrays, heads x images, so that a filter is a matrix product.
+"""What a filter of images is answered from: arrays of heads and images in place of rows.
 
 They come from the arrays that `store.series_tables` tells of. Where a store has none, or none of
 its newest images, all functions here give None, and the question goes to the rows of all images.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
@@ -16,20 +15,15 @@ import numpy as np
 from store.arrays import Arrays, opened
 from store.bins import Counts
 from store.memo import Sized
+from store.moments import Dense, Moments
 from store.passing import images
 from store.places import model_folder
 from store.reader import Store
 from store.selection import HeadKey
 from store.series_tables import CELL_COLUMNS, FILE, PLACE_COLUMNS
 
-Some = TypeVar("Some", bound=Sized)
-
-FEW = 4
-"""A filter that keeps or drops less than one image in so many looks at those alone."""
-
-BLOCK = 16
-"""Rows that are taken at once, so that what is made of them stays in the cache."""
-
+Some = TypeVar("Some")
+Held = TypeVar("Held", bound=Sized)
 
 class NoSeriesError(Exception):
     """The store has no series of a model: the question goes to the rows of all images."""
@@ -55,95 +49,20 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Sums:
-    """Of each row, over some images: how many are defined, and the sums of what is left without the
-    row's centre and of its squares. float64[row] each."""
-
-    counts: np.ndarray
-    sums: np.ndarray
-    squares: np.ndarray
-
-    def without(self, other: Sums) -> Sums:
-        return Sums(self.counts - other.counts, self.sums - other.sums,
-                    self.squares - other.squares)
-
-
-@dataclass(frozen=True)
-class Dense(Rows):
-    """One measure of one model.
-
-    `values`: float32[row, image], NaN where undefined. `centre`: float32[row], about its mean over
-    all images. `totals`: over all images.
-    """
-
-    centre: np.ndarray
-    totals: Sums
-
-    @staticmethod
-    def of(layer: np.ndarray, head: np.ndarray, values: np.ndarray) -> Dense:
-        known = np.isfinite(values)
-        sums = np.where(known, values, 0).sum(1, dtype=np.float64)
-        centre = (sums / np.maximum(known.sum(1), 1)).astype(np.float32)
-        totals = _sums(values, centre, np.ones(values.shape[1], np.float32), True)
-        return Dense(layer, head, values, centre, totals)
-
-    @property
-    def images(self) -> int:
-        return self.values.shape[1]
-
-    @cached_property
-    def holes(self) -> bool:
-        """Whether anything is undefined."""
-        return bool((self.totals.counts < self.images).any())
-
-    def over(self, passing: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Count, mean and sample variance of each row over the images that pass, float64[row] each;
-        NaN where there is none. Where few pass, or all but few, only those few are looked at."""
-        kept = passing.sum()
-        if FEW * kept < len(passing):
-            found = self._among(passing)
-        elif FEW * (len(passing) - kept) < len(passing):
-            found = self.totals.without(self._among(~passing))
-        else:
-            found = _sums(self.values, self.centre, passing.astype(np.float32), self.holes)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            apart = found.sums / found.counts
-            variance = np.maximum((found.squares - found.sums * apart) / (found.counts - 1), 0)
-        return (found.counts, np.where(found.counts > 0, apart + self.centre, np.nan),
-                np.where(found.counts > 1, variance, np.nan))
-
-    def _among(self, images: np.ndarray) -> Sums:
-        few = self.values.take(np.flatnonzero(images), 1)
-        return _sums(few, self.centre, np.ones(few.shape[1], np.float32), self.holes)
-
-
-def _sums(values: np.ndarray, centre: np.ndarray, weights: np.ndarray, holes: bool) -> Sums:
-    """Over columns with these weights, 0 or 1; `holes`: some values may be undefined."""
-    counts, sums, squares = (np.empty(len(values)) for _ in range(3))
-    counts[:] = weights.sum()
-    room = np.empty((BLOCK, len(weights)), np.float32)
-    for start in range(0, len(values), BLOCK):
-        some = slice(start, start + BLOCK)
-        own = np.subtract(values[some], centre[some, None], out=room[:len(values) - start])
-        if holes:
-            known = np.isfinite(own)
-            counts[some] = known.astype(np.float32) @ weights
-            own[~known] = 0
-        sums[some] = own @ weights
-        squares[some] = np.multiply(own, own, out=own) @ weights
-    return Sums(counts, sums, squares)
-
-
-@dataclass(frozen=True)
 class Profile:
-    """Strength at each hop: float32[hop, image]; and whether an image has one, bool[image]."""
+    """Strength at each hop: float32[hop, image]; and whether an image has one, bool[image].
+
+    `order`: the images from the least value to the largest, uint16[hop, image], those without one
+    last; empty where nobody has put them in order.
+    """
 
     values: np.ndarray
     known: np.ndarray
+    order: np.ndarray
 
     @property
     def nbytes(self) -> int:
-        return self.values.nbytes
+        return self.values.nbytes + self.order.nbytes
 
     def quantiles(self, passing: np.ndarray, shares: Sequence[float]) -> np.ndarray:
         """float64[share, hop] over the images that pass, with linear interpolation."""
@@ -152,20 +71,27 @@ class Profile:
         if last < 0:
             return np.full((len(shares), len(self.values)), np.nan)
         steps = [divmod(share * last, 1) for share in shares]
-        ranked = self.values.compress(passing, 1)
-        ranked.sort(1)  # numpy sorts whole rows faster than it finds two places in them
-        low, high = (ranked[:, [min(int(step) + more, last) for step, _ in steps]].astype(float)
-                     for more in (0, 1))
-        return (low + np.array([part for _, part in steps]) * (high - low)).T
+        wanted = [[min(int(step) + more, last) for step, _ in steps] for more in (0, 1)]
+        low, high = self._ranked(passing, np.array(wanted)).astype(float)
+        return (low + np.array([part for _, part in steps])[:, None] * (high - low))
+
+    def _ranked(self, passing: np.ndarray, ranks: np.ndarray) -> np.ndarray:
+        """float32[..., hop]: the values of these ranks, int[...], among those that pass."""
+        if not len(self.order):
+            ranked = self.values.compress(passing, 1)
+            ranked.sort(1)  # numpy sorts whole rows faster than it finds two places in them
+            return np.moveaxis(ranked[:, ranks], 0, -1)
+        places = np.stack([order.take(np.flatnonzero(passing.take(order)).take(ranks))
+                           for order in self.order], -1)
+        return self.values[np.arange(len(self.values)), places]
 
     def spread(self, passing: np.ndarray) -> np.ndarray:
         """float64[hop, 4]: mean, quartiles, and of how many of the images that pass."""
         kept = passing & self.known
         low, high = self.quantiles(passing, (0.25, 0.75))
-        count = kept.sum()
-        values = self.values if self.known.all() else np.where(self.known, self.values, 0)
-        mean = values @ kept.astype(np.float32) / count if count else low
-        return np.stack([mean, low, high, np.full(len(mean), count)], -1)
+        count = np.count_nonzero(kept)
+        mean = self.values.compress(kept, 1).mean(1, np.float64) if count else low
+        return np.stack([mean, low, high, np.full(len(low), count)], -1)
 
 
 @dataclass(frozen=True)
@@ -177,12 +103,16 @@ class Cells(Rows):
 
 
 def dense(store: Store, model: str, name: str) -> Dense | None:
-    """A measure of all heads of a model, by layer and head."""
-    def read(arrays: Arrays) -> Dense:
-        centre, *sums = arrays[f"{name}.totals"]
-        return Dense(arrays["layer"], arrays["head"], arrays[name], centre.astype(np.float32),
-                     Sums(*sums))
-    return kept(store, model, ("dense", name), read)
+    """A measure of all heads of a model."""
+    return kept(store, model, ("dense", name), lambda arrays: Dense(
+        arrays["layer"], arrays["head"], arrays[f"{name}.images"],
+        Moments(*arrays[f"{name}.totals"])))
+
+
+def values(store: Store, model: str, name: str, heads: Sequence[HeadKey]) -> np.ndarray | None:
+    """float32[head, image]: a measure of these heads of a model, NaN where undefined."""
+    return read(store, model, lambda arrays: np.stack(
+        [arrays.row(name, _row(arrays, head)) for head in heads]))
 
 
 def cells(store: Store, model: str, kind: str, space: str) -> Cells | None:
@@ -209,11 +139,12 @@ def profile(store: Store, model: str, head: HeadKey | None) -> Profile | None:
     """Strength at each hop of a head, or the mean over a model's heads."""
     def read(arrays: Arrays) -> Profile:
         if head is None:
-            values = arrays["hop_strength.mean"]
+            values, order = arrays["hop_strength.mean"], arrays["hop_strength.order"]
         else:
             row = _row(arrays, head)
             values = arrays.row("hop_strength", row)[:arrays["hops"][row]]
-        return Profile(values, np.isfinite(values).all(0))
+            order = np.empty(0, np.uint16)
+        return Profile(values, np.isfinite(values).all(0), order)
     return kept(store, model, ("profile", head), read)
 
 
@@ -242,15 +173,18 @@ def _row(arrays: Arrays, head: HeadKey) -> int:
     return int(np.flatnonzero((arrays["layer"] == head[1]) & (arrays["head"] == head[2]))[0])
 
 
-def kept(store: Store, model: str, key: Hashable, read: Callable[[Arrays], Some]) -> Some | None:
-    """What is read of a model's arrays, once; None where they are not of all images, or of no
-    such thing."""
-    def found() -> Some | None:
-        with opened(model_folder(store.path, model) / FILE) as arrays:
-            try:
-                if arrays is None or arrays.shape("hop_strength.mean")[-1] != images(store):
-                    return None
-                return read(arrays)
-            except (LookupError, ValueError, TypeError, OSError, MemoryError):
+def kept(store: Store, model: str, key: Hashable, make: Callable[[Arrays], Held]) -> Held | None:
+    """The same as `read`, made once."""
+    return store.arrays.keep((model, key), lambda: read(store, model, make))
+
+
+def read(store: Store, model: str, make: Callable[[Arrays], Some]) -> Some | None:
+    """What is made of a model's arrays; None where they are not of all images, or of no such
+    thing."""
+    with opened(model_folder(store.path, model) / FILE) as arrays:
+        try:
+            if arrays is None or arrays.shape("hop_strength.mean")[-1] != images(store):
                 return None
-    return store.arrays.keep((model, key), found)
+            return make(arrays)
+        except (LookupError, ValueError, TypeError, OSError, MemoryError):
+            return None

@@ -1,18 +1,20 @@
 """What the page filters by images: every measure of a model as an array, heads x images.
 
-The tables have a row per image and head; a filter of images then touches every row. In an array a
-mean over the images that pass is the product of a matrix with a vector of zeros and ones. A model
-has one file of arrays, which holds nothing that its rows do not say:
+The tables have a row per image and head; a filter of images then touches every row. Of an array
+that lies image by image, those that pass are read and added up. A model has one file of arrays,
+which holds nothing that its rows do not say:
 
     layer, head, hops       int16[row]: whose row it is, in order, and how many hops it has
     MEASURE                 float32[row, image], NaN where undefined (zero ablation)
-    MEASURE.totals          float64[4, row]: a centre, how many images are defined, and the sums of
-                            what is left without the centre and of its squares
+    MEASURE.images          float32[image, row]: the same
+    MEASURE.totals          float64[3, row]: over all images, how many are defined, their mean, and
+                            the sum of the squares of what is left without it
     MEASURE.by_image        float64[2, image]: sum over the heads, and how many are defined
     MEASURE.bins            int[image, bin]: heads in each bin (`store.bins`)
     MEASURE.span            float64[4]: least and largest value, k and first bin
     hop_strength            float32[row, hop, image]
     hop_strength.mean       float32[hop, image]: over the heads that have a hop
+    hop_strength.order      uint16[hop, image]: its images from the least value to the largest
     hop_strength.spread     float64[row, hop, 4]: mean, quartiles and count over all images
     KIND_SPACE_places       float32[image, row, 3]: x, y and error of the head's pattern in the map,
                             NaN where it has none
@@ -40,7 +42,7 @@ from store.measures import FLOAT, Column
 FILE = "series.safetensors"
 """In a model's folder."""
 
-LAYOUT = "2"
+LAYOUT = "3"
 """Changes when what is above does, so that files of an older layout are made again. What gets
 another shape gets another name: who reads an older file finds nothing there, and asks the rows."""
 

@@ -66,12 +66,12 @@ def test_an_array_holds_the_measure_of_every_head_and_image(path, arrays, column
 def test_what_is_counted_of_a_measure_is_what_its_values_say(arrays, column):
     values = arrays[column.name].astype(float)
     known = np.isfinite(values)
-    centre, counts, sums, squares = arrays[f"{column.name}.totals"]
-    apart = np.where(known, values - centre[:, None], 0)
-    np.testing.assert_array_equal(counts, known.sum(1))
-    scale = max(1e-3, np.abs(values[known]).max(initial=0))
-    np.testing.assert_allclose(sums, apart.sum(1), atol=1e-5 * scale)
-    np.testing.assert_allclose(squares, np.square(apart).sum(1), rtol=1e-4, atol=1e-6 * scale**2)
+    np.testing.assert_array_equal(arrays[f"{column.name}.images"], arrays[column.name].T)
+    counts, means, squares = arrays[f"{column.name}.totals"]
+    for row, there, *said in zip(values, known, counts, means, squares, strict=True):
+        own = row[there]
+        expected = len(own), own.mean() if len(own) else 0, len(own) * own.var() if len(own) else 0
+        np.testing.assert_allclose(said, expected, rtol=1e-9, atol=1e-15)
     by_image = np.stack([np.where(known, values, 0).sum(0), known.sum(0)])
     np.testing.assert_allclose(arrays[f"{column.name}.by_image"], by_image, rtol=1e-6)
     assert arrays[f"{column.name}.bins"].sum() == known.sum()
@@ -93,8 +93,10 @@ def test_the_profiles_are_those_of_the_rows(path, arrays):
         assert arrays["hops"][row] == len(profile)
         np.testing.assert_array_equal(profiles[row, :len(profile), image],
                                       np.float32(profile))
-    np.testing.assert_allclose(arrays["hop_strength.mean"], profiles.astype(float).mean(0),
-                               rtol=1e-6)
+    mean = arrays["hop_strength.mean"]
+    np.testing.assert_allclose(mean, profiles.astype(float).mean(0), rtol=1e-6)
+    np.testing.assert_array_equal(np.take_along_axis(mean, arrays["hop_strength.order"], 1),
+                                  np.sort(mean, 1))
 
 
 @pytest.mark.parametrize(("kind", "space"), CELL_COLUMNS)

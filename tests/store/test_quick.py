@@ -140,17 +140,17 @@ def with_other_entries(change: Callable[[dict], None]) -> Callable[[Path], None]
 
 
 def huge(entries: dict) -> None:
-    entries["distance"]["shape"] = [1 << 20, 1 << 22]
+    entries["distance.images"]["shape"] = [1 << 20, 1 << 22]
     entries["patch_pca_map"]["shape"] = [60, 1 << 38]
 
 
 def negative(entries: dict) -> None:
-    entries["distance"]["shape"] = entries["patch_pca_map"]["shape"] = [-1, 60]
+    entries["distance.images"]["shape"] = entries["patch_pca_map"]["shape"] = [-1, 60]
 
 
 def older(entries: dict) -> None:
     """As of a layout in which both had other names."""
-    for name in ("distance", "patch_pca_map"):
+    for name in ("distance.images", "patch_pca_map"):
         entries[f"{name}s"] = entries.pop(name)
 
 
