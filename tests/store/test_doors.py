@@ -163,7 +163,8 @@ def test_what_duckdb_does_not_stop_is_stopped(store: Path) -> None:
     assert [s for s, answer in zip(TOUGH, heard, strict=True) if answer == "let through"] == []
     assert all("\n" not in answer and len(answer) < 700 for answer in heard)
     assert _state(store) == before
-    assert shown(doors, "SELECT count(*) FROM images")[0]["rows"] == [[8]]
+    until(lambda: said("SELECT count(*) FROM images") == "let through")  # a busy machine's second
+    assert shown(Doors(store), "SELECT count(*) FROM images")[0]["rows"] == [[8]]
     doors.close()
 
 
