@@ -16,7 +16,7 @@ import pytest
 from tests.synthetic import make_store
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 120
+PATIENCE = 300
 """Seconds until what has not happened never will: a bound for what hangs, not for slow machines."""
 FLAGS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--use-gl=angle", "--use-angle=swiftshader",

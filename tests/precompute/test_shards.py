@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -158,7 +159,16 @@ def _wait_for(condition, seconds: float = 120):
     return found
 
 
-def test_ctrl_c_leaves_a_store_that_is_resumed(world: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def heeds_ctrl_c() -> Iterator[None]:
+    """Also where the tests run in the background of a shell, whose children are deaf to it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_leaves_a_store_that_is_resumed(world: Path, tmp_path: Path, heeds_ctrl_c: None,
+                                               ) -> None:
     asked = command(tmp_path / "store", world / "images", world / "labels.csv",
                     f"vit_tiny_patch16_224@{world / 'b.safetensors'}", names=[NAME], workers=2,
                     samples=FEW)
