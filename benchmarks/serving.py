@@ -10,7 +10,7 @@ sizes can be given too). All models of the store are on show. Measured in one ru
    views of the first tab are (files are in the system's cache).
 2. Over HTTP, every gesture of `benchmarks.hand.ROUND`, round after round: the time from each
    request to its answer, added up over the callback that makes the state and all that listen to
-   it, one after the other; gzip and this machine's own network included, the browser not. The
+   it, one after the other; br and this machine's own network included, the browser not. The
    first round is cold and told apart. At least MEASURED gestures follow, until each was done
    `--rounds` times or `--seconds` are over. Then the process's memory is read.
 3. What the same questions take in pandas and in plain DuckDB (`benchmarks.alternatives`, in a
@@ -87,7 +87,7 @@ def gesture_table(cold: Done, warm: Done) -> list[str]:
     """A line for each kind of gesture, and one for all."""
     lines = [f"{'':<28}{'':>6}{'milliseconds':>27}{'most kB, all':>16}{'in one answer':>16}",
              f"{'gesture':<28}{'times':>6}{'cold':>9}{'p50':>9}{'p95':>9}"
-             + f"{'gzip':>8}{'raw':>8}" * 2]
+             + f"{'br':>8}{'raw':>8}" * 2]
     every = [one for done in warm.values() for one in done]
     for name, done in [*warm.items(), ("all", every)]:
         first = cold.get(name, [])
@@ -201,7 +201,7 @@ def verdicts(served: Served) -> list[str]:
         ("p95 of all gestures", f"{slow:.0f} ms", f"{TARGET_MS} ms", slow <= TARGET_MS),
         (f"p95 of the slowest kind ({worst[1]})", f"{worst[0]:.0f} ms", f"{TARGET_MS} ms",
          worst[0] <= TARGET_MS),
-        ("most that a gesture sent, gzip", f"{largest:.0f} kB", f"{TARGET_KB} kB",
+        ("most that a gesture sent, br", f"{largest:.0f} kB", f"{TARGET_KB} kB",
          largest <= TARGET_KB),
         ("first page after the start of serve", f"{served.all:.2f} s", f"{TARGET_PAGE:.0f} s",
          served.all <= TARGET_PAGE),

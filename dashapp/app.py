@@ -36,7 +36,8 @@ def create_app(store_path: str | Place, base: str = "/") -> Dash:
                index_string=shell.INDEX,
                health_endpoint="healthz", suppress_callback_exceptions=True,
                meta_tags=[{"name": "viewport", "content": "width=device-width"}])
-    server.config["COMPRESS_LEVEL"] = 1  # higher ones take longer than they save in transit
+    for level in ("COMPRESS_ZSTD_LEVEL", "COMPRESS_BR_LEVEL", "COMPRESS_LEVEL"):
+        server.config[level] = 1  # higher ones take longer than they save in transit
     app.layout = lambda: _page(live)
     doors = Doors(live.path)
     callbacks.wire(app, live, doors)
