@@ -17,21 +17,25 @@ from typing import IO, cast
 
 import numpy as np
 
-from store.remote import Place
+from store.remote import Place, Remote
 
 KINDS = {"F64": np.float64, "F32": np.float32, "I64": np.int64, "I32": np.int32, "I16": np.int16,
          "U16": np.uint16, "U8": np.uint8, "BOOL": np.bool_}
 """Types by their names in the format; all are little-endian, as numpy's are on what we run on."""
 
 NOTES = "__metadata__"
+REQUESTS = 8
+"""Parts of an array on object storage that are asked for one by one; more, and all of it is."""
+
 LONGEST_HEADER = 100 << 20
 
 
 class Arrays:
-    """What an open file holds. Raises ValueError where it is no such file."""
+    """What an open file holds. `far`: each read is a request. Raises ValueError where it is no such
+    file."""
 
-    def __init__(self, handle: IO[bytes]) -> None:
-        self._handle = handle
+    def __init__(self, handle: IO[bytes], far: bool = False) -> None:
+        self._handle, self._far = handle, far
         self._start = 8 + int.from_bytes(handle.read(8), "little")
         if not 8 < self._start <= LONGEST_HEADER:
             raise ValueError("no header")
@@ -59,6 +63,12 @@ class Arrays:
         shape = self.shape(name)
         piece = int(np.ravel_multi_index(place, shape[:len(place)]))
         return self._read(name, shape[len(place):], piece)
+
+    def rows(self, name: str, places: Sequence[int]) -> np.ndarray:
+        """The parts of an array at these places along its first axis. Raises as `row`."""
+        if self._far and len(places) > REQUESTS:
+            return self[name][places]
+        return np.stack([self.row(name, place) for place in places])
 
     def _read(self, name: str, shape: Sequence[int], place: int) -> np.ndarray:
         """So much of an array as has this shape, after so many pieces of that size."""
@@ -89,7 +99,7 @@ def opened(file: Place) -> Iterator[Arrays | None]:
         return
     with handle:
         try:
-            found = Arrays(handle)
+            found = Arrays(handle, isinstance(file, Remote))
         except (OSError, ValueError, TypeError, AttributeError):
             found = None
         yield found

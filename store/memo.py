@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Any, Protocol, TypeVar
 
-ANSWERS, ARRAYS = 50 << 20, 175 << 20
+ANSWERS, ARRAYS = 40 << 20, 225 << 20
 """Bytes that are kept of answers, and of arrays, which are large and quickly read again: enough of
 them for all views of ten models of 144 heads on 10,000 images."""
 
@@ -49,6 +49,10 @@ class Memo:
                     oldest, _ = kept.popitem(last=False)
                     self._bytes -= self._sizes.pop(oldest)
         return made
+
+    def holds(self, key: Hashable) -> bool:
+        """Whether it is kept now."""
+        return key in self._kept
 
     def clear(self) -> None:
         """Forget everything, also what is being made at this moment."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-BLOCK = 512
+BLOCK = 1024
 """Images that are taken at once, so that what is made of them stays in the processor's cache."""
 
 FIRST = 64

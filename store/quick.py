@@ -31,23 +31,39 @@ from store.series import (
 from store.series_tables import CELLS
 
 Some = TypeVar("Some")
+Made = TypeVar("Made")
 
 SMALL, DOUBLE, BIG = pa.int16(), pa.float64(), pa.int64()
 _KEY = {"model": pa.string(), "layer": SMALL, "head": SMALL}
 
 
 _THREADS = ThreadPoolExecutor(2)
-"""For arrays of several models: reading and adding up let another thread run."""
+"""For reading arrays of several models, and adding up large ones, which let another thread run. All
+else does so for such short times that threads wait for each other longer than they work."""
 
 
 def _each(make: Callable[[str], Some | None], models: Iterable[str]) -> dict[str, Some]:
     """What is made of each model. Raises NoSeriesError where there is none of one."""
-    names = sorted(set(models))
-    found = {model: made for model, made in zip(names, _THREADS.map(make, names), strict=True)
-             if made is not None}
-    if len(found) < len(names):
-        raise NoSeriesError
+    found = {}
+    for model in sorted(set(models)):
+        if (made := make(model)) is None:
+            raise NoSeriesError
+        found[model] = made
     return found
+
+
+def _dense(ask: Ask, name: str) -> dict[str, Dense]:
+    """The measure of each model on show."""
+    unread = [model for model in ask.models if not series.holds(ask.store, model, name)]
+    list(_THREADS.map(lambda model: dense(ask.store, model, name), unread))
+    return _each(lambda model: dense(ask.store, model, name), ask.models)
+
+
+def _in_two(make: Callable[[Some], Made], items: Sequence[Some]) -> list[Made]:
+    """What is made of each, half of it in another thread."""
+    middle = len(items) // 2
+    others = _THREADS.submit(lambda: [make(item) for item in items[middle:]])
+    return [make(item) for item in items[:middle]] + others.result()
 
 
 def _table(schema: Mapping[str, pa.DataType], columns: Mapping[str, object]) -> pa.Table:
@@ -62,9 +78,9 @@ def _joined(parts: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
 def head_values(ask: Ask, name: str) -> pa.Table:
     """As `queries.head_values` under a filter of images."""
     passing = ask.passing
-    parts = _each(lambda model: _means(dense(ask.store, model, name), model, passing), ask.models)
+    parts = _in_two(lambda one: _means(one[1], one[0], passing), list(_dense(ask, name).items()))
     rows = _table({**_KEY, "value": DOUBLE, "low": DOUBLE, "high": DOUBLE, "images": BIG},
-                  _joined(list(parts.values())))
+                  _joined(parts))
     return rows if passing.any() else rows[:0]
 
 
@@ -81,9 +97,7 @@ def summaries(ask: Ask, name: str) -> pa.Table:
                       ).rename_columns([*_KEY, "value", "low", "high", "images"])
 
 
-def _means(own: Dense | None, model: str, passing: np.ndarray) -> dict[str, np.ndarray] | None:
-    if own is None:
-        return None
+def _means(own: Dense, model: str, passing: np.ndarray) -> dict[str, np.ndarray]:
     counts, mean, variance = own.over(passing)
     with np.errstate(divide="ignore", invalid="ignore"):
         reach = 1.96 * np.sqrt(variance / counts)
@@ -207,7 +221,9 @@ def _totals(values: np.ndarray | None) -> np.ndarray | None:
     if values is None:
         return None
     known = np.isfinite(values)
-    return np.stack([values.sum(0, np.float64, where=known), known.sum(0)])
+    if known.all():
+        return np.stack([values.sum(0, np.float64), np.full(values.shape[1], len(values))])
+    return np.stack([np.where(known, values, 0).sum(0, np.float64), known.sum(0)])
 
 
 def hardest(ask: Ask, name: str, count: int, paths: pa.Table) -> pa.Table:

@@ -46,6 +46,10 @@ class Bound:
     versions: list[tuple[int, int]]
 
 
+_LEAN: Settings = {"allocator_flush_threshold": "1MB",
+                   "allocator_bulk_deallocation_flush_threshold": "1MB"}
+"""Memory that a query is done with goes back to the system, and is not kept for the next one."""
+
 _WORDS = re.compile(r"\w+")
 
 
@@ -62,7 +66,7 @@ class Store:
         places.check_store(path)
         self.path = path
         self._tables, self._model = tuple(tables), model
-        self._connection = duckdb.connect(config=dict(settings or {}))
+        self._connection = duckdb.connect(config={**_LEAN, **(settings or {})})
         if isinstance(path, Remote):
             self._connection.register_filesystem(path.listing.duckdb)
         # footers of files with a row group per head are long, and read once instead of per query

@@ -90,7 +90,8 @@ class Profile:
         kept = passing & self.known
         low, high = self.quantiles(passing, (0.25, 0.75))
         count = np.count_nonzero(kept)
-        mean = self.values.compress(kept, 1).mean(1, np.float64) if count else low
+        values = self.values if self.known.all() else np.where(self.known, self.values, 0)
+        mean = np.vecdot(values, kept.astype(np.float32)) / count if count else low
         return np.stack([mean, low, high, np.full(len(low), count)], -1)
 
 
@@ -109,10 +110,18 @@ def dense(store: Store, model: str, name: str) -> Dense | None:
         Moments(*arrays[f"{name}.totals"])))
 
 
+def holds(store: Store, model: str, name: str) -> bool:
+    """Whether `dense` has been read and is still there."""
+    return store.arrays.holds((model, ("dense", name)))
+
+
 def values(store: Store, model: str, name: str, heads: Sequence[HeadKey]) -> np.ndarray | None:
     """float32[head, image]: a measure of these heads of a model, NaN where undefined."""
-    return read(store, model, lambda arrays: np.stack(
-        [arrays.row(name, _row(arrays, head)) for head in heads]))
+    def found(arrays: Arrays) -> np.ndarray:
+        keys = zip(arrays["layer"].tolist(), arrays["head"].tolist(), strict=True)
+        place = {key: row for row, key in enumerate(keys)}
+        return arrays.rows(name, [place[head[1:]] for head in heads])
+    return read(store, model, found)
 
 
 def cells(store: Store, model: str, kind: str, space: str) -> Cells | None:
