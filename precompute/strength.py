@@ -64,7 +64,7 @@ class Looking:
     def reach(self) -> Float[Tensor, "image window head patch_query"]:
         """Each query's sum of weight times distance."""
         far = layout_of(self.geometry).far.to(self.patches)
-        return (self.patches * far[:, None]).sum(-1)
+        return torch.einsum("iwhqk,wqk->iwhq", self.patches, far)
 
 
 def look(attention: Weights, geometry: Geometry) -> Looking:
