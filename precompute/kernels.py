@@ -139,12 +139,12 @@ class QuickBlock:
     def __init__(self, block: Model) -> None:
         attention, mlp = block.attn, block.mlp
         self.norm1 = block.norm1
-        self.q_norm, self.k_norm = attention.q_norm, attention.k_norm
+        self.q_norm, self.k_norm, self.norm = attention.q_norm, attention.k_norm, attention.norm
         self.shape = (attention.num_heads, attention.head_dim)
         self._width = attention.attn_dim
         self._weight, self._bias = attention.qkv.weight, attention.qkv.bias
         self.qkv = Affine(self._weight, self._bias, norm=block.norm1).made()
-        self.proj = Affine(*_scaled(attention.proj, block.ls1), norm=attention.norm).made()
+        self.proj = Affine(*_scaled(attention.proj, block.ls1)).made()
         self.mlp = self._taken_apart(mlp, block.norm2, block.ls2)
         self.on_tiles = quickest(self._weight) == "split" \
             and type(self.q_norm) is type(self.k_norm) is nn.Identity
@@ -158,8 +158,9 @@ class QuickBlock:
         return self.finish(x, mixed.transpose(1, 2).flatten(2))
 
     def finish(self, x: Rows, heads: Rows) -> Rows:
-        """From the block's input and its heads, side by side, to its output."""
-        return self.mlp(self.proj(heads, x))
+        """From the block's input and its heads, side by side, to its output. The norm over the
+        heads is the module itself, at which gates of later layers listen (`precompute.sweep`)."""
+        return self.mlp(self.proj(self.norm(heads), x))
 
     def class_row(self, x: Rows, attn_mask: None = None, is_causal: bool = False,
                   ) -> Float[Tensor, "row 1 dim"]:

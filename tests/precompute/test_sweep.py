@@ -321,7 +321,7 @@ def test_an_error_on_the_way_leaves_the_model_as_it_was(engine: str) -> None:
     def fail(_module: nn.Module, _args: tuple) -> None:
         raise RuntimeError("out of memory")
 
-    model.blocks[2].norm2.register_forward_pre_hook(fail)
+    model.blocks[2].attn.norm.register_forward_pre_hook(fail)
     with untouched(model), pytest.raises(RuntimeError, match="out of memory"):
         make_engine(engine, model, anatomy).carry(
             clean, 1, clean.calls[1].heads[None], {2: torch.zeros(1, 3)})
