@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Any, Protocol, TypeVar
 
-ANSWERS, ARRAYS = 40 << 20, 225 << 20
+ANSWERS, ARRAYS = 40 << 20, 212 << 20
 """Bytes that are kept of answers, and of arrays, which are large and quickly read again: enough of
 them for all views of ten models of 144 heads on 10,000 images."""
 
