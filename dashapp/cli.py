@@ -12,6 +12,7 @@ import gunicorn.http.message
 from gunicorn.app.base import BaseApplication
 
 from dashapp.app import create_app
+from dashapp.memory import give_back
 from dashapp.state import MAX_URL
 from store import places
 from store.errors import AtlasError
@@ -114,6 +115,7 @@ class Server(BaseApplication):
     def load(self):
         """The WSGI application, made in each worker. What it consists of stays: the garbage
         collector is spared it, or would stop a gesture now and then for 60 ms."""
+        give_back()
         application = create_app(self._store, self._base).server
         gc.freeze()
         atexit.register(gc.unfreeze)
