@@ -25,6 +25,7 @@ from store.series_tables import CELL_COLUMNS, FILE, PLACE_COLUMNS
 Some = TypeVar("Some")
 Held = TypeVar("Held", bound=Sized)
 
+
 class NoSeriesError(Exception):
     """The store has no series of a model: the question goes to the rows of all images."""
 
@@ -117,11 +118,8 @@ def holds(store: Store, model: str, name: str) -> bool:
 
 def values(store: Store, model: str, name: str, heads: Sequence[HeadKey]) -> np.ndarray | None:
     """float32[head, image]: a measure of these heads of a model, NaN where undefined."""
-    def found(arrays: Arrays) -> np.ndarray:
-        keys = zip(arrays["layer"].tolist(), arrays["head"].tolist(), strict=True)
-        place = {key: row for row, key in enumerate(keys)}
-        return arrays.rows(name, [place[head[1:]] for head in heads])
-    return read(store, model, found)
+    return read(store, model, lambda arrays: arrays.rows(
+        name, [_row(arrays, head) for head in heads]))
 
 
 def cells(store: Store, model: str, kind: str, space: str) -> Cells | None:

@@ -138,8 +138,7 @@ static inline TILES void configure(void)
     _tile_loadconfig(&tiles);
 }
 
-/* Four tiles of results, smallest products first, so that little is lost when they are added.
-   Neighbouring products share one side; loads stand between products that do not need them. */
+/* Four tiles of results. Neighbouring products share one side; loads stand between products that do not need them. */
 #define LEFT(part) \
     _tile_loadd(4, left + (part) * AREA, 64); _tile_dpbf16ps(0, 4, 6); _tile_dpbf16ps(1, 4, 7); \
     _tile_loadd(5, left2 + (part) * AREA, 64); _tile_dpbf16ps(2, 5, 6); _tile_dpbf16ps(3, 5, 7)
